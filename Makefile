@@ -1,0 +1,28 @@
+# The front door.  Meson does the building (meson.build); tools/setup.sh installs the
+# Debian packages that are missing, and says which.
+.PHONY: all demo test test-long bench install fuzz format clean setup-build setup-test
+
+all: setup-build
+	@test -f build/build.ninja || meson setup build >/dev/null
+	@ninja -C build runt
+
+demo: all
+	@python3 tools/demo.py
+
+test: setup-test
+	@tools/test.sh
+
+test-long: setup-test
+	@tools/test_long.sh
+
+install: all
+	@meson install -C build
+
+format:
+	clang-format -i $$(git ls-files '*.c' '*.h' | grep -v unicode_tables)
+
+clean:
+	rm -rf build
+
+setup-build setup-test:
+	@tools/setup.sh $(@:setup-%=%)

@@ -1,0 +1,27 @@
+#!/bin/sh
+# Every test: with gcc, with clang, and with gcc under AddressSanitizer and UBSan.
+set -u
+cd "$(dirname "$0")/.."
+[ -n "${RUNT_TEST_DATA:-}" ] || echo "RUNT_TEST_DATA is not set: some tests will be skipped"
+
+# one NAME COMPILER SUITES [meson options]: configure once, build, test.  A build that fails
+# leaves no results, which the summary counts as a failure.
+one() {
+    name=$1 compiler=$2 suites=$3
+    shift 3
+    dir=build/test-$name
+    rm -f "$dir/meson-logs/testlog.junit.xml"
+    [ -f "$dir/build.ninja" ] || CC=$compiler meson setup "$dir" -Dwerror=true "$@" >/dev/null ||
+        return
+    ninja -C "$dir" >"$dir/build.log" 2>&1 || { tail -40 "$dir/build.log"; return; }
+    meson test -C "$dir" --no-rebuild --print-errorlogs $suites >"$dir/test.log" 2>&1 ||
+        grep -vE '^ *[0-9]+/[0-9]+ .* (OK|SKIP) ' "$dir/test.log" | tail -60
+}
+
+mkdir -p build
+one gcc gcc ""
+one clang clang "--suite unit --suite fuzz"
+one sanitize gcc "" -Dbuildtype=debugoptimized -Db_sanitize=address,undefined \
+    -Db_lundef=false
+exec python3 tools/test_summary.py gcc=build/test-gcc clang=build/test-clang \
+    sanitize=build/test-sanitize
