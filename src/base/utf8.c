@@ -1,0 +1,37 @@
+/* Owns what counts as valid UTF-8 (RFC 3629). */
+#include "base/utf8.h"
+
+#include <stdint.h>
+
+static size_t expected_len(unsigned char c)
+{
+    return c < 0x80 ? 1 : c >> 5 == 6 ? 2 : c >> 4 == 14 ? 3 : c >> 3 == 30 ? 4 : 0;
+}
+
+size_t utf8_len(const char *str, size_t n)
+{
+    static const uint32_t min[5] = {0, 0, 0x80, 0x800, 0x10000};
+    const unsigned char *s = (const unsigned char *)str;
+    size_t len = expected_len(s[0]);
+    if (len <= 1 || len > n)
+        return len <= n ? len : 0;
+    uint32_t c = s[0] & (0x7fu >> len);
+    for (size_t i = 1; i < len; i++) {
+        if (s[i] >> 6 != 2)
+            return 0;
+        c = c << 6 | (s[i] & 63);
+    }
+    return c >= min[len] && c < 0x110000 && (c < 0xd800 || c > 0xdfff) ? len : 0;
+}
+
+size_t utf8_partial(const char *str, size_t n)
+{
+    const unsigned char *s = (const unsigned char *)str;
+    for (size_t k = 1; k <= 3 && k <= n; k++) {
+        unsigned char c = s[n - k];
+        if (c >> 6 == 2)
+            continue;
+        return expected_len(c) > k ? k : 0;
+    }
+    return 0;
+}

@@ -1,0 +1,15 @@
+/* UTF-8 validity, for whoever prints or cuts text. */
+#ifndef RUNT_BASE_UTF8_H
+#define RUNT_BASE_UTF8_H
+
+#include <stddef.h>
+
+/* Bytes of the valid UTF-8 sequence at s[0..n), n >= 1; 0 when it is not one
+ * (surrogates, overlong forms and values above U+10FFFF included). */
+size_t utf8_len(const char *s, size_t n);
+
+/* Bytes at the end of s[0..n) that begin a sequence which more bytes could complete;
+ * 0 to 3. */
+size_t utf8_partial(const char *s, size_t n);
+
+#endif
