@@ -1,0 +1,231 @@
+/* Number formats against arithmetic done another way: every half-precision value,
+ * rounding at ties, and block formats against blocks worked out by hand. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "base/rng.h"
+#include "fmt/fmt.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+/* The value of half-precision bits by definition (IEEE 754-2008, 3.4). */
+static double half_value(uint16_t h)
+{
+    int e = (h >> 10) & 31, m = h & 1023;
+    double v = e ? ldexp(1024 + m, e - 25) : ldexp(m, -24);
+    return h & 0x8000 ? -v : v;
+}
+
+static void every_half_converts_exactly(void **state)
+{
+    (void)state;
+    for (uint32_t i = 0; i < 65536; i++) {
+        uint16_t h = (uint16_t)i;
+        float f = fmt_f16_to_f32(h);
+        if (((h >> 10) & 31) == 31) {
+            assert_true((h & 1023) ? isnan(f) : isinf(f));
+            if (h & 1023)
+                assert_true(isnan(fmt_f16_to_f32(fmt_f32_to_f16(f))));
+            else
+                assert_int_equal(fmt_f32_to_f16(f), h);
+            continue;
+        }
+        assert_true((double)f == half_value(h));
+        assert_int_equal(fmt_f32_to_f16(f), h);
+    }
+}
+
+/* Every midpoint between neighbours goes to the even one; a step beside it does not. */
+static void half_rounds_to_nearest_even(void **state)
+{
+    (void)state;
+    for (uint16_t h = 0; h < 0x7bff; h++) {
+        float mid = (float)((half_value(h) + half_value((uint16_t)(h + 1))) / 2);
+        assert_int_equal(fmt_f32_to_f16(mid), h & 1 ? h + 1 : h);
+        assert_int_equal(fmt_f32_to_f16(nextafterf(mid, 0)), h);
+        assert_int_equal(fmt_f32_to_f16(nextafterf(mid, INFINITY)), h + 1);
+        assert_int_equal(fmt_f32_to_f16(-mid), 0x8000 | (h & 1 ? h + 1 : h));
+    }
+    assert_int_equal(fmt_f32_to_f16(65519.996f), 0x7bff);
+    assert_int_equal(fmt_f32_to_f16(65520.0f), 0x7c00);
+    assert_int_equal(fmt_f32_to_f16(1e30f), 0x7c00);
+    assert_int_equal(fmt_f32_to_f16(1e-30f), 0);
+}
+
+static void bfloat_rounds_to_nearest_even(void **state)
+{
+    (void)state;
+    struct rng r;
+    rng_seed(&r, 3);
+    for (int i = 0; i < 200000; i++) {
+        uint32_t u = (uint32_t)rng_u64(&r);
+        if ((u & 0x7f800000) == 0x7f800000)
+            continue;
+        float f, lo, hi;
+        uint32_t low = u & 0xffff0000, high = low + 0x10000;
+        memcpy(&f, &u, 4);
+        memcpy(&lo, &low, 4);
+        memcpy(&hi, &high, 4);
+        uint16_t got = fmt_f32_to_bf16(f);
+        double dl = fabs((double)f - (double)lo), dh = fabs((double)hi - (double)f);
+        if (dl != dh && isfinite(hi))
+            assert_int_equal(got, (dl < dh ? low : high) >> 16);
+        else if (isfinite(hi))
+            assert_int_equal(got & 1, 0);
+        assert_true(fmt_bf16_to_f32((uint16_t)(low >> 16)) == lo);
+    }
+    assert_true(isnan(fmt_bf16_to_f32(fmt_f32_to_bf16(NAN))));
+}
+
+/* -8..7 times 0.5 twice over: the largest magnitude (-4) gets code 0, the scale is 0.5.
+ */
+static void q4_0_block_by_hand(void **state)
+{
+    (void)state;
+    float x[32], y[32];
+    uint8_t block[18];
+    for (int i = 0; i < 32; i++)
+        x[i] = 0.5f * (float)(i % 16 - 8);
+    const struct fmt_info *f = fmt_by_name("q4_0");
+    f->encode(x, block, 32);
+    assert_int_equal(block[0] | block[1] << 8, 0x3800); /* f16 0.5 */
+    for (int j = 0; j < 16; j++)
+        assert_int_equal(block[2 + j], j | j << 4);
+    f->decode(block, y, 32);
+    assert_memory_equal(x, y, sizeof x);
+}
+
+static void q4_1_block_by_hand(void **state)
+{
+    (void)state;
+    float x[32], y[32];
+    uint8_t block[20];
+    for (int i = 0; i < 32; i++)
+        x[i] = 3 + 0.25f * (float)(i < 16 ? i : 31 - i);
+    const struct fmt_info *f = fmt_by_name("Q4_1");
+    f->encode(x, block, 32);
+    assert_int_equal(block[0] | block[1] << 8, 0x3400); /* f16 0.25 */
+    assert_int_equal(block[2] | block[3] << 8, 0x4200); /* f16 3 */
+    for (int j = 0; j < 16; j++)
+        assert_int_equal(block[4 + j], j | (15 - j) << 4);
+    f->decode(block, y, 32);
+    assert_memory_equal(x, y, sizeof x);
+}
+
+static void q8_0_block_by_hand(void **state)
+{
+    (void)state;
+    float x[32], y[32];
+    uint8_t block[34];
+    for (int i = 0; i < 32; i++)
+        x[i] = 0.125f * (float)(i * 8 - 121);
+    const struct fmt_info *f = fmt_by_name("Q8_0"); /* largest: 127 * 0.125 */
+    f->encode(x, block, 32);
+    assert_int_equal(block[0] | block[1] << 8, 0x3000); /* f16 0.125 */
+    for (int i = 0; i < 32; i++)
+        assert_int_equal((int8_t)block[2 + i], i * 8 - 121);
+    f->decode(block, y, 32);
+    assert_memory_equal(x, y, sizeof x);
+}
+
+/* Rounding moves no value by more than its bound: a half-precision scale is off by at
+ * most 2^-11 of itself or, below 2^-14, by 2^-25, times the largest code; a code is at
+ * most half a step off (Q4_0 clips up to one step on the side without code 16). */
+static void rounding_errors_are_bounded(void **state)
+{
+    (void)state;
+    struct rng r;
+    rng_seed(&r, 7);
+    for (int n = 0; n < 2000; n++) {
+        float x[32], y[32], lo = INFINITY, hi = -INFINITY, amax = 0;
+        float scale = ldexpf(1, n % 20 - 10);
+        uint8_t block[40];
+        for (int i = 0; i < 32; i++) {
+            x[i] = scale * rng_normal(&r);
+            lo = fminf(lo, x[i]);
+            hi = fmaxf(hi, x[i]);
+            amax = fmaxf(amax, fabsf(x[i]));
+        }
+        const struct {
+            const char *name;
+            float bound;
+        } cases[] = {
+            {"q8_0", amax / 127 * 0.5f + amax * 0x1p-11f + 127 * 0x1p-25f},
+            {"q4_0", amax / 8 + amax * 0x1p-11f + 8 * 0x1p-25f},
+            {"q4_1",
+             (hi - lo) / 15 * 0.5f + (hi - lo + 2 * amax) * 0x1p-11f + 16 * 0x1p-25f},
+        };
+        for (int c = 0; c < 3; c++) {
+            const struct fmt_info *f = fmt_by_name(cases[c].name);
+            f->encode(x, block, 32);
+            f->decode(block, y, 32);
+            for (int i = 0; i < 32; i++)
+                assert_true(fabsf(x[i] - y[i]) <= cases[c].bound * 1.0001f);
+        }
+    }
+}
+
+/* Zeros, denormals, huge and not finite: no trap, and what is finite stays near. */
+static void odd_values_do_no_harm(void **state)
+{
+    (void)state;
+    static const float values[] = {0,     -0.0f,  1e-45f,   -1e-40f, 1e-38f,
+                                   1e38f, -3e38f, INFINITY, NAN};
+    float x[32], y[32];
+    uint8_t block[128];
+    for (size_t v = 0; v < sizeof values / sizeof *values; v++) {
+        for (int i = 0; i < 32; i++)
+            x[i] = i % 3 ? values[v] : 0;
+        for (size_t k = 0; fmt_at(k); k++) {
+            fmt_at(k)->encode(x, block, 32);
+            fmt_at(k)->decode(block, y, 32);
+            for (int i = 0; i < 32 && values[v] == 0; i++)
+                assert_true(y[i] == 0);
+        }
+    }
+}
+
+static void the_table_is_consistent(void **state)
+{
+    (void)state;
+    size_t bytes, n = 0;
+    for (; fmt_at(n); n++) {
+        const struct fmt_info *f = fmt_at(n);
+        assert_ptr_equal(fmt_find((uint32_t)f->type), f);
+        char lower[16];
+        snprintf(lower, sizeof lower, "%s", f->name);
+        for (char *p = lower; *p; p++)
+            if (*p >= 'A' && *p <= 'Z')
+                *p = (char)(*p + 32);
+        assert_ptr_equal(fmt_by_name(lower), f);
+        assert_true(fmt_row_bytes(f, 64, &bytes));
+        assert_int_equal(bytes, 64 / f->block_len * f->block_bytes);
+        assert_true(f->block_len == 1 || !fmt_row_bytes(f, 63, &bytes));
+    }
+    assert_false(fmt_row_bytes(fmt_by_name("f32"), UINT64_MAX / 2, &bytes));
+    assert_false(fmt_row_bytes(fmt_by_name("q8_0"), UINT64_MAX - 31, &bytes));
+    assert_int_equal(n, 6);
+    assert_null(fmt_find(9999));
+    assert_null(fmt_by_name("q5_9"));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_half_converts_exactly),
+        cmocka_unit_test(half_rounds_to_nearest_even),
+        cmocka_unit_test(bfloat_rounds_to_nearest_even),
+        cmocka_unit_test(q4_0_block_by_hand),
+        cmocka_unit_test(q4_1_block_by_hand),
+        cmocka_unit_test(q8_0_block_by_hand),
+        cmocka_unit_test(rounding_errors_are_bounded),
+        cmocka_unit_test(odd_values_do_no_harm),
+        cmocka_unit_test(the_table_is_consistent),
+    };
+    return cmocka_run_group_tests_name("fmt", tests, NULL, NULL);
+}
