@@ -1,0 +1,111 @@
+/* Row kernels: the arithmetic of one thread.
+ *
+ * The scalar version (kern_ref.c) is the specification; every instruction set gives the
+ * same bits.  The specification fixes the order of accumulation:
+ *
+ *  - Sums of floats run in 16 virtual lanes: element i goes to lane i % 16 with one
+ * fused multiply-add (or add); a last group that is not full is padded with +0
+ * operands, so that every lane sees every group.  Lanes start at +0.
+ *  - The 16 lanes are reduced by a fixed tree: lane j += lane j + 8 (j < 8), then + 4,
+ * + 2,
+ *    + 1.  A maximum may be taken in any order.
+ *  - Products of block formats are whole numbers inside a block and exact: the 32
+ *    products of block b are summed in 8 groups of 4 neighbours (int32); group g is
+ *    converted to float (exact: below 2^17) and added to lane 8 * (b % 2) + g with one
+ * fma whose factor is scale_w * scale_x (rounded once).  Q4_1 adds, after that, the
+ * group's sum of activations to the same lane with one fma whose factor is min_w *
+ * scale_x (rounded once).  A row with an odd number of blocks is not padded: its last
+ * block leaves lanes 8 to 15 alone.
+ *  - exp, GELU and softmax are our own, from the same operations in the same order.
+ *  - Nothing is flushed to zero and every rounding is to nearest even: the caller
+ * leaves the floating-point environment as C starts it.
+ *
+ * Where a result is NaN (an infinite scale, an overflow followed by inf - inf) every
+ * level gives NaN, but not one NaN: IEEE 754 leaves sign and payload open, and which
+ * operand's NaN an x86 fma hands on depends on the encoding that the compiler picks.
+ *
+ * No kernel fails or reads the environment, and none has undefined behaviour whatever
+ * the numbers are: infinities and NaN in weights or vectors reach the output as such.
+ */
+#ifndef RUNT_KERN_H
+#define RUNT_KERN_H
+
+#include "base/cpu.h"
+#include "fmt/fmt.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* Activations in 8 bits, 32 at a time: value = d * q, d = max|x| / 127, q = x * (127 /
+ * max|x|) rounded to nearest even, |q| <= 127.  Where max|x| is below 2^-119, d would
+ * be denormal and 127 / max|x| near overflow: such a group counts as zero (d = 0, q =
+ * 0). */
+enum { KERN_ACT_LEN = 32 };
+
+struct kern_act {
+    float d;
+    int8_t q[KERN_ACT_LEN];
+};
+
+/* One weight row of n numbers against n_x vectors: out[k * out_stride] = w . x_k for
+ * k < n_x.  Vector k starts at (const char *)x + k * x_stride (bytes).  The result of
+ * one vector does not depend on n_x.  For float formats x is float[n]; for block
+ * formats it is struct kern_act[n / 32] with no q of -128, and n is a multiple of 32.
+ * Nothing needs alignment beyond that of its C type; weight rows need none. */
+typedef void kern_dot_fn(size_t n, const void *w, const void *x, size_t x_stride,
+                         size_t n_x, float *out, size_t out_stride);
+
+struct kern_table {
+    enum cpu_level level;
+    kern_dot_fn *dot_f32, *dot_f16, *dot_bf16;   /* x: float */
+    kern_dot_fn *dot_q8_0, *dot_q4_0, *dot_q4_1; /* x: struct kern_act */
+
+    /* x[n] -> out[n / 32]; n a multiple of 32.  A NaN or an infinity makes the d of its
+     * group one too. */
+    void (*quantize_act)(size_t n, const float *x, struct kern_act *out);
+
+    /* out = (x - mean) / sqrt(var + eps) * gain + bias, var biased, two passes, n >= 1;
+     * x and out may be the same.  mean = sum(x) / n; d = x - mean; var = sum(d * d) / n
+     * with one fma a term; inv = 1 / sqrt(var + eps); out = fma(d * inv, gain, bias).
+     */
+    void (*layer_norm)(size_t n, const float *x, const float *gain, const float *bias,
+                       float eps, float *out);
+
+    /* x = GELU(x + bias), the tanh form (Hendrycks and Gimpel 2016, gelu_new): written
+     * as y / (1 + exp(-2 u)), u = sqrt(2/pi) (y + 0.044715 y^3), where -2 u is computed
+     * as y * fma(y * y, C3, C1).  bias may be NULL.  Against the exact value the error
+     * is below 3 ulp for y >= -1, and below 2.5e-7 everywhere else. */
+    void (*gelu)(size_t n, float *x, const float *bias);
+
+    /* x = softmax(scale * x), n >= 1: y = scale * x, e = exp(y - max y), x = e * (1 /
+     * sum e).  -inf gives 0; at least one y must be finite and none +inf, else all are
+     * NaN. */
+    void (*softmax)(size_t n, float *x, float scale);
+
+    void (*add)(size_t n, float *y, const float *x);           /* y += x */
+    void (*axpy)(size_t n, float *y, float a, const float *x); /* y = fma(a, x, y) */
+    void (*decode_f16)(size_t n, const uint16_t *h,
+                       float *out); /* exact; NaN made quiet */
+};
+
+/* The table for a level, filled for what that level lacks from the specification (or
+ * from a lower level, which is the same); NULL when this build does not have the level.
+ * The caller has checked that the processor does (cpu_detect). */
+const struct kern_table *kern_table_for(enum cpu_level level);
+
+/* The best table that the processor and RUNT_CPU allow, decided on the first call;
+ * later calls, from any thread, answer the same.  A level that this build does not have
+ * (NEON as yet) is served by the specification. */
+int kern_table_get(const struct kern_table **out, struct runt_err *err);
+
+/* The dot product for a weight format, NULL when there is none; *int8 tells whether its
+ * vectors are struct kern_act. */
+kern_dot_fn *kern_dot_for(const struct kern_table *t, enum fmt_type type, bool *int8);
+
+/* e^x as the specification computes it: n = x / ln 2 rounded to nearest even, r = x - n
+ * ln 2 in two fma, a polynomial of degree 6 in r by Horner's rule, times 2^n in two
+ * factors so that results fade through the denormals to 0 (below -103.97) and overflow
+ * to +inf (above 88.72).  NaN stays NaN. */
+float kern_ref_expf(float x);
+
+#endif

@@ -1,0 +1,44 @@
+/* What the kernel files share: block sizes, the constants of exp and GELU, and the
+ * functions by which each instruction set overwrites its entries of a table. */
+#ifndef RUNT_KERN_IMPL_H
+#define RUNT_KERN_IMPL_H
+
+#include "kern/kern.h"
+
+enum {
+    KERN_LANES = 16,
+    KERN_BLOCK = 32,      /* numbers in a block of any block format */
+    KERN_Q8_0_BYTES = 34, /* f16 scale, int8 q[32] */
+    KERN_Q4_0_BYTES = 18, /* f16 scale, 16 bytes: element j low, j + 16 high nibble */
+    KERN_Q4_1_BYTES = 20, /* f16 scale, f16 min, 16 bytes likewise */
+    KERN_ACT_MAX_Q = 127,
+    KERN_ACT_MIN_BITS = 0x04000000, /* 2^-119 as float32: see struct kern_act */
+};
+
+/* exp.  LN2_HI has 15 significant bits, so n * LN2_HI is exact; C2..C6 are the minimax
+ * polynomial of e^r = 1 + r + C2 r^2 + ... on |r| <= ln(2) / 2, relative error 2^-28.
+ */
+#define KERN_EXP_LO -104.0f /* e^x rounds to 0 */
+#define KERN_EXP_HI 89.0f   /* e^x rounds to +inf */
+#define KERN_LOG2E 0x1.715476p+0f
+#define KERN_LN2_HI 0x1.62e4p-1f
+#define KERN_LN2_LO 0x1.7f7d1cp-20f
+#define KERN_EXP_C2 0x1.fffffcp-2f
+#define KERN_EXP_C3 0x1.55548cp-3f
+#define KERN_EXP_C4 0x1.555858p-5f
+#define KERN_EXP_C5 0x1.123da6p-7f
+#define KERN_EXP_C6 0x1.6ac144p-10f
+/* Adding 1.5 * 2^23 rounds to a whole number, which then stands in the low bits. */
+#define KERN_ROUND 0x1.8p23f
+#define KERN_ROUND_BITS 0x4b400000
+
+/* GELU: -2 u = y * (C1 + C3 y^2), C1 = -2 sqrt(2/pi), C3 = 0.044715 C1. */
+#define KERN_GELU_C1 -0x1.988454p+0f
+#define KERN_GELU_C3 -0x1.2444f2p-4f
+
+void kern_fill_ref(struct kern_table *t);
+void kern_fill_avx2(struct kern_table *t);
+void kern_fill_avx512(struct kern_table *t);
+void kern_fill_avx512_simde(struct kern_table *t); /* tests: the same file, emulated */
+
+#endif

@@ -1,0 +1,319 @@
+/* The specification of every kernel, in scalar C.  It is written to be read, not to be
+ * fast: each function follows the text of kern.h word for word, and the other files are
+ * tested against it bit for bit.  fmaf() is always meant as one rounding; the build
+ * forbids the compiler to fuse anything else. */
+#include "kern/kern_impl.h"
+
+#include <math.h>
+#include <string.h>
+
+static uint32_t bits_of(float f)
+{
+    uint32_t u;
+    memcpy(&u, &f, sizeof u);
+    return u;
+}
+
+static float float_of(uint32_t u)
+{
+    float f;
+    memcpy(&f, &u, sizeof f);
+    return f;
+}
+
+static uint16_t load_u16(const uint8_t *p)
+{
+    uint16_t u;
+    memcpy(&u, p, sizeof u);
+    return u;
+}
+
+static float lanes_sum(float lane[KERN_LANES])
+{
+    for (int half = KERN_LANES / 2; half; half /= 2)
+        for (int j = 0; j < half; j++)
+            lane[j] += lane[j + half];
+    return lane[0];
+}
+
+/* ---- rows of floats ---- */
+
+typedef void decode_fn(size_t n, const uint8_t *w, float *out);
+
+static void decode_row_f32(size_t n, const uint8_t *w, float *out)
+{
+    memcpy(out, w, n * sizeof *out);
+}
+
+static void decode_row_f16(size_t n, const uint8_t *w, float *out)
+{
+    for (size_t i = 0; i < n; i++)
+        out[i] = fmt_f16_to_f32(load_u16(w + 2 * i));
+}
+
+static void decode_row_bf16(size_t n, const uint8_t *w, float *out)
+{
+    for (size_t i = 0; i < n; i++)
+        out[i] = fmt_bf16_to_f32(load_u16(w + 2 * i));
+}
+
+static float dot_float(size_t n, const uint8_t *w, size_t size, decode_fn *decode,
+                       const float *x)
+{
+    float lane[KERN_LANES] = {0};
+    for (size_t i = 0; i < n; i += KERN_LANES) {
+        float wf[KERN_LANES] = {0}, xf[KERN_LANES] = {0};
+        size_t m = n - i < KERN_LANES ? n - i : KERN_LANES;
+        decode(m, w + i * size, wf);
+        memcpy(xf, x + i, m * sizeof *xf);
+        for (int j = 0; j < KERN_LANES; j++)
+            lane[j] = fmaf(wf[j], xf[j], lane[j]);
+    }
+    return lanes_sum(lane);
+}
+
+static void dot_f32(size_t n, const void *w, const void *x, size_t x_stride, size_t n_x,
+                    float *out, size_t out_stride)
+{
+    for (size_t k = 0; k < n_x; k++)
+        out[k * out_stride] = dot_float(n, w, 4, decode_row_f32,
+                                        (const void *)((const char *)x + k * x_stride));
+}
+
+static void dot_f16(size_t n, const void *w, const void *x, size_t x_stride, size_t n_x,
+                    float *out, size_t out_stride)
+{
+    for (size_t k = 0; k < n_x; k++)
+        out[k * out_stride] = dot_float(n, w, 2, decode_row_f16,
+                                        (const void *)((const char *)x + k * x_stride));
+}
+
+static void dot_bf16(size_t n, const void *w, const void *x, size_t x_stride,
+                     size_t n_x, float *out, size_t out_stride)
+{
+    for (size_t k = 0; k < n_x; k++)
+        out[k * out_stride] = dot_float(n, w, 2, decode_row_bf16,
+                                        (const void *)((const char *)x + k * x_stride));
+}
+
+/* ---- rows of blocks ---- */
+
+struct block {
+    float scale, min;
+    int q[KERN_BLOCK]; /* value = scale * q + min */
+};
+
+static void unpack_nibbles(const uint8_t *p, int bias, int q[KERN_BLOCK])
+{
+    for (int j = 0; j < KERN_BLOCK / 2; j++) {
+        q[j] = (p[j] & 15) - bias;
+        q[j + KERN_BLOCK / 2] = (p[j] >> 4) - bias;
+    }
+}
+
+static void unpack(enum fmt_type type, const uint8_t *p, struct block *b)
+{
+    b->scale = fmt_f16_to_f32(load_u16(p));
+    b->min = 0;
+    if (type == FMT_Q4_0) {
+        unpack_nibbles(p + 2, 8, b->q);
+    } else if (type == FMT_Q4_1) {
+        b->min = fmt_f16_to_f32(load_u16(p + 2));
+        unpack_nibbles(p + 4, 0, b->q);
+    } else {
+        int8_t q[KERN_BLOCK];
+        memcpy(q, p + 2, sizeof q);
+        for (int j = 0; j < KERN_BLOCK; j++)
+            b->q[j] = q[j];
+    }
+}
+
+static float dot_blocks(enum fmt_type type, size_t block_bytes, size_t n,
+                        const uint8_t *w, const struct kern_act *x)
+{
+    float lane[KERN_LANES] = {0};
+    for (size_t i = 0; i < n / KERN_BLOCK; i++) {
+        struct block b;
+        unpack(type, w + i * block_bytes, &b);
+        for (int g = 0; g < KERN_BLOCK / 4; g++) {
+            int products = 0, activations = 0;
+            for (int j = 4 * g; j < 4 * g + 4; j++) {
+                products += b.q[j] * x[i].q[j];
+                activations += x[i].q[j];
+            }
+            float *l = &lane[8 * (i % 2) + g];
+            *l = fmaf(b.scale * x[i].d, (float)products, *l);
+            if (type == FMT_Q4_1)
+                *l = fmaf(b.min * x[i].d, (float)activations, *l);
+        }
+    }
+    return lanes_sum(lane);
+}
+
+static void dot_q8_0(size_t n, const void *w, const void *x, size_t x_stride,
+                     size_t n_x, float *out, size_t out_stride)
+{
+    for (size_t k = 0; k < n_x; k++)
+        out[k * out_stride] =
+            dot_blocks(FMT_Q8_0, KERN_Q8_0_BYTES, n, w,
+                       (const void *)((const char *)x + k * x_stride));
+}
+
+static void dot_q4_0(size_t n, const void *w, const void *x, size_t x_stride,
+                     size_t n_x, float *out, size_t out_stride)
+{
+    for (size_t k = 0; k < n_x; k++)
+        out[k * out_stride] =
+            dot_blocks(FMT_Q4_0, KERN_Q4_0_BYTES, n, w,
+                       (const void *)((const char *)x + k * x_stride));
+}
+
+static void dot_q4_1(size_t n, const void *w, const void *x, size_t x_stride,
+                     size_t n_x, float *out, size_t out_stride)
+{
+    for (size_t k = 0; k < n_x; k++)
+        out[k * out_stride] =
+            dot_blocks(FMT_Q4_1, KERN_Q4_1_BYTES, n, w,
+                       (const void *)((const char *)x + k * x_stride));
+}
+
+/* The maximum is taken on the bits: those of |x| are ordered as the numbers are, and
+ * NaN is above infinity, so that it reaches d.  Clamping before the conversion (NaN
+ * goes to -127) keeps q in range when 127 / max|x| is 0 or NaN. */
+static void quantize_act(size_t n, const float *x, struct kern_act *out)
+{
+    for (; n >= KERN_ACT_LEN; n -= KERN_ACT_LEN, x += KERN_ACT_LEN, out++) {
+        uint32_t max_bits = 0;
+        for (int j = 0; j < KERN_ACT_LEN; j++) {
+            uint32_t u = bits_of(x[j]) & 0x7fffffff;
+            max_bits = u > max_bits ? u : max_bits;
+        }
+        memset(out, 0, sizeof *out);
+        if (max_bits < KERN_ACT_MIN_BITS)
+            continue;
+        float max = float_of(max_bits), inv = KERN_ACT_MAX_Q / max;
+        out->d = max / KERN_ACT_MAX_Q;
+        for (int j = 0; j < KERN_ACT_LEN; j++) {
+            float v = x[j] * inv;
+            v = v > -KERN_ACT_MAX_Q ? v : -KERN_ACT_MAX_Q;
+            v = v < KERN_ACT_MAX_Q ? v : KERN_ACT_MAX_Q;
+            out->q[j] = (int8_t)rintf(v);
+        }
+    }
+}
+
+/* ---- norm, GELU, softmax ---- */
+
+static void layer_norm(size_t n, const float *x, const float *gain, const float *bias,
+                       float eps, float *out)
+{
+    float lane[KERN_LANES] = {0};
+    for (size_t i = 0; i < n; i += KERN_LANES)
+        for (size_t j = 0; j < KERN_LANES; j++)
+            lane[j] += i + j < n ? x[i + j] : 0;
+    float mean = lanes_sum(lane) / (float)n;
+
+    memset(lane, 0, sizeof lane);
+    for (size_t i = 0; i < n; i += KERN_LANES) {
+        for (size_t j = 0; j < KERN_LANES; j++) {
+            float d = i + j < n ? x[i + j] - mean : 0;
+            lane[j] = fmaf(d, d, lane[j]);
+        }
+    }
+    float var = lanes_sum(lane) / (float)n;
+    float inv = 1 / sqrtf(var + eps);
+    for (size_t i = 0; i < n; i++)
+        out[i] = fmaf((x[i] - mean) * inv, gain[i], bias[i]);
+}
+
+/* The comparisons are written so that NaN passes through them.  u is n + 256, never
+ * negative, so that halving it needs no signed shift; half - 1 and u - half - 1 are the
+ * biased exponents of the two factors. */
+float kern_ref_expf(float x)
+{
+    x = KERN_EXP_LO > x ? KERN_EXP_LO : x;
+    x = KERN_EXP_HI < x ? KERN_EXP_HI : x;
+    float t = fmaf(x, KERN_LOG2E, KERN_ROUND), n = t - KERN_ROUND;
+    float r = fmaf(n, -KERN_LN2_LO, fmaf(n, -KERN_LN2_HI, x));
+    float p = KERN_EXP_C6;
+    p = fmaf(p, r, KERN_EXP_C5);
+    p = fmaf(p, r, KERN_EXP_C4);
+    p = fmaf(p, r, KERN_EXP_C3);
+    p = fmaf(p, r, KERN_EXP_C2);
+    p = fmaf(p, r, 1);
+    p = fmaf(p, r, 1);
+    uint32_t u = bits_of(t) - (KERN_ROUND_BITS - 256), half = u >> 1;
+    return p * float_of((half - 1) << 23) * float_of((u - half - 1) << 23);
+}
+
+static void gelu(size_t n, float *x, const float *bias)
+{
+    for (size_t i = 0; i < n; i++) {
+        float y = bias ? x[i] + bias[i] : x[i];
+        float minus_2u = y * fmaf(y * y, KERN_GELU_C3, KERN_GELU_C1);
+        x[i] = y / (1 + kern_ref_expf(minus_2u));
+    }
+}
+
+static void softmax(size_t n, float *x, float scale)
+{
+    float max = -INFINITY, lane[KERN_LANES] = {0};
+    for (size_t i = 0; i < n; i++) {
+        float y = scale * x[i];
+        max = y > max ? y : max;
+    }
+    for (size_t i = 0; i < n; i += KERN_LANES) {
+        for (size_t j = 0; j < KERN_LANES; j++) {
+            float e = 0;
+            if (i + j < n)
+                x[i + j] = e = kern_ref_expf(scale * x[i + j] - max);
+            lane[j] += e;
+        }
+    }
+    float inv = 1 / lanes_sum(lane);
+    for (size_t i = 0; i < n; i++)
+        x[i] *= inv;
+}
+
+/* ---- element by element ---- */
+
+static void add(size_t n, float *y, const float *x)
+{
+    for (size_t i = 0; i < n; i++)
+        y[i] += x[i];
+}
+
+static void axpy(size_t n, float *y, float a, const float *x)
+{
+    for (size_t i = 0; i < n; i++)
+        y[i] = fmaf(a, x[i], y[i]);
+}
+
+/* Every conversion instruction makes a signalling NaN quiet; so does this. */
+static void decode_f16(size_t n, const uint16_t *h, float *out)
+{
+    for (size_t i = 0; i < n; i++) {
+        bool nan = (h[i] & 0x7fff) > 0x7c00;
+        out[i] = fmt_f16_to_f32(nan ? h[i] | 0x200 : h[i]);
+    }
+}
+
+void kern_fill_ref(struct kern_table *t)
+{
+    *t = (struct kern_table){
+        .level = CPU_REF,
+        .dot_f32 = dot_f32,
+        .dot_f16 = dot_f16,
+        .dot_bf16 = dot_bf16,
+        .dot_q8_0 = dot_q8_0,
+        .dot_q4_0 = dot_q4_0,
+        .dot_q4_1 = dot_q4_1,
+        .quantize_act = quantize_act,
+        .layer_norm = layer_norm,
+        .gelu = gelu,
+        .softmax = softmax,
+        .add = add,
+        .axpy = axpy,
+        .decode_f16 = decode_f16,
+    };
+}
