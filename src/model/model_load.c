@@ -1,0 +1,393 @@
+/* Owns the step from a checked GGUF file to a model: shape, vocabulary, where each
+ * weight lies.  Refuses files of other architectures and tensors that do not fit the
+ * shape. */
+#include "model/model.h"
+
+#include "base/err.h"
+#include "base/mem.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+int model_read_shape(const struct gguf *g, struct gpt2_shape *out, struct runt_err *err)
+{
+    struct gguf_str arch;
+    int rc = gguf_get_str(g, "general.architecture", &arch, err);
+    if (rc)
+        return rc;
+    if (arch.len != 4 || memcmp(arch.data, "gpt2", 4))
+        return err_set(err, RUNT_E_UNSUPPORTED,
+                       "%s: architecture is '%.*s'; only gpt2 is supported", g->path,
+                       (int)(arch.len < 40 ? arch.len : 40), arch.data);
+    struct gpt2_shape s = {.bos = -1, .eos = -1};
+    struct {
+        const char *key;
+        uint32_t *to, max;
+    } keys[] = {
+        {"gpt2.context_length", &s.n_ctx, 1u << 20},
+        {"gpt2.embedding_length", &s.n_embd, 1u << 16},
+        {"gpt2.block_count", &s.n_layer, 1024},
+        {"gpt2.feed_forward_length", &s.n_ff, 1u << 20},
+        {"gpt2.attention.head_count", &s.n_head, 1u << 16},
+    };
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+        uint64_t v = 0;
+        rc = gguf_get_uint(g, keys[i].key, keys[i].max, &v, err);
+        if (rc)
+            return rc;
+        if (!v)
+            return err_set(err, RUNT_E_FORMAT, "%s: %s is 0", g->path, keys[i].key);
+        *keys[i].to = (uint32_t)v;
+    }
+    rc = gguf_get_f32(g, "gpt2.attention.layer_norm_epsilon", &s.eps, err);
+    if (rc)
+        return rc;
+    if (!(s.eps >= 0 && s.eps < 1))
+        return err_set(err, RUNT_E_FORMAT, "%s: layer norm epsilon is %g", g->path,
+                       (double)s.eps);
+    if (s.n_embd % s.n_head)
+        return err_set(err, RUNT_E_FORMAT, "%s: width %u is not a multiple of %u heads",
+                       g->path, s.n_embd, s.n_head);
+    const struct gguf_tensor *t = gguf_find_tensor(g, "token_embd.weight");
+    if (!t)
+        return err_set(err, RUNT_E_FORMAT, "%s: tensor token_embd.weight is missing",
+                       g->path);
+    if (t->desc.n_rows > INT32_MAX)
+        return err_set(err, RUNT_E_FORMAT, "%s: token_embd.weight has %llu rows",
+                       g->path, (unsigned long long)t->desc.n_rows);
+    s.n_vocab = (uint32_t)t->desc.n_rows;
+    s.tied = !gguf_find_tensor(g, "output.weight");
+    *out = s;
+    return 0;
+}
+
+static int token_id(const struct gguf *g, const char *key, size_t n_tokens,
+                    int32_t *out, struct runt_err *err)
+{
+    uint64_t v;
+    if (!gguf_find(g, key))
+        return 0;
+    int rc = gguf_get_uint(g, key, n_tokens - 1, &v, err);
+    if (!rc)
+        *out = (int32_t)v;
+    return rc;
+}
+
+int model_read_vocab(const struct gguf *g, struct tok_vocab *out, struct runt_err *err)
+{
+    _Static_assert(sizeof(struct gguf_str) == sizeof(struct tok_str),
+                   "both are a pointer and a length");
+    struct tok_vocab v = {.bos = -1, .eos = -1};
+    struct gguf_str *tokens = NULL, *merges = NULL, kind;
+    size_t n_kinds = 0;
+    int rc = gguf_get_str(g, "tokenizer.ggml.model", &kind, err);
+    if (rc)
+        goto out;
+    if (kind.len != 4 || memcmp(kind.data, "gpt2", 4)) {
+        rc = err_set(err, RUNT_E_UNSUPPORTED,
+                     "%s: tokenizer is '%.*s'; only gpt2 (byte-level BPE) is supported",
+                     g->path, (int)(kind.len < 40 ? kind.len : 40), kind.data);
+        goto out;
+    }
+    rc = gguf_get_strings(g, "tokenizer.ggml.tokens", &tokens, &v.n_tokens, err);
+    if (!rc)
+        rc = gguf_get_strings(g, "tokenizer.ggml.merges", &merges, &v.n_merges, err);
+    if (rc)
+        goto out;
+    if (!v.n_tokens || v.n_tokens > INT32_MAX) {
+        rc = err_set(err, RUNT_E_FORMAT, "%s: vocabulary of %zu tokens", g->path,
+                     v.n_tokens);
+        goto out;
+    }
+    v.tokens = mem_array(v.n_tokens, sizeof *v.tokens);
+    v.merges = mem_array(v.n_merges, sizeof *v.merges);
+    if (!v.tokens || !v.merges) {
+        rc = err_nomem(err, "the vocabulary");
+        goto out;
+    }
+    for (size_t i = 0; i < v.n_tokens; i++)
+        v.tokens[i] = (struct tok_str){tokens[i].data, tokens[i].len};
+    for (size_t i = 0; i < v.n_merges; i++)
+        v.merges[i] = (struct tok_str){merges[i].data, merges[i].len};
+    if (gguf_find(g, "tokenizer.ggml.token_type")) {
+        rc = gguf_get_ints(g, "tokenizer.ggml.token_type", &v.kinds, &n_kinds, err);
+        if (!rc && n_kinds != v.n_tokens)
+            rc = err_set(err, RUNT_E_FORMAT, "%s: %zu token types for %zu tokens",
+                         g->path, n_kinds, v.n_tokens);
+    } else {
+        v.kinds = mem_array(v.n_tokens, sizeof *v.kinds);
+        for (size_t i = 0; v.kinds && i < v.n_tokens; i++)
+            v.kinds[i] = TOK_NORMAL;
+        if (!v.kinds)
+            rc = err_nomem(err, "the vocabulary");
+    }
+    if (!rc)
+        rc = token_id(g, "tokenizer.ggml.bos_token_id", v.n_tokens, &v.bos, err);
+    if (!rc)
+        rc = token_id(g, "tokenizer.ggml.eos_token_id", v.n_tokens, &v.eos, err);
+out:
+    mem_free(tokens);
+    mem_free(merges);
+    if (rc)
+        tok_vocab_free(&v);
+    else
+        *out = v;
+    return rc;
+}
+
+/* ---- the list of tensors ---- */
+
+enum { PER_BLOCK = 12 };
+
+size_t model_n_tensors(const struct gpt2_shape *s)
+{
+    return 4 + (size_t)s->n_layer * PER_BLOCK + !s->tied;
+}
+
+void model_tensor_at(const struct gpt2_shape *s, size_t i, char name[static 64],
+                     unsigned *n_dims, uint64_t *n_cols, uint64_t *n_rows)
+{
+    uint64_t e = s->n_embd, f = s->n_ff;
+    const struct {
+        const char *name;
+        unsigned n_dims;
+        uint64_t n_cols, n_rows;
+    } block[PER_BLOCK] =
+        {
+            {"attn_norm.weight", 1, e, 1},    {"attn_norm.bias", 1, e, 1},
+            {"attn_qkv.weight", 2, e, 3 * e}, {"attn_qkv.bias", 1, 3 * e, 1},
+            {"attn_output.weight", 2, e, e},  {"attn_output.bias", 1, e, 1},
+            {"ffn_norm.weight", 1, e, 1},     {"ffn_norm.bias", 1, e, 1},
+            {"ffn_up.weight", 2, e, f},       {"ffn_up.bias", 1, f, 1},
+            {"ffn_down.weight", 2, f, e},     {"ffn_down.bias", 1, e, 1},
+        },
+      outer[] = {
+          {"token_embd.weight", 2, e, s->n_vocab},
+          {"position_embd.weight", 2, e, s->n_ctx},
+          {"output_norm.weight", 1, e, 1},
+          {"output_norm.bias", 1, e, 1},
+          {"output.weight", 2, e, s->n_vocab},
+      };
+    size_t n_in_blocks = (size_t)s->n_layer * PER_BLOCK;
+    if (i >= 2 && i < 2 + n_in_blocks) {
+        size_t k = (i - 2) % PER_BLOCK;
+        snprintf(name, 64, "blk.%zu.%s", (i - 2) / PER_BLOCK, block[k].name);
+        *n_dims = block[k].n_dims;
+        *n_cols = block[k].n_cols;
+        *n_rows = block[k].n_rows;
+        return;
+    }
+    size_t k = i < 2 ? i : i - n_in_blocks;
+    snprintf(name, 64, "%s", outer[k].name);
+    *n_dims = outer[k].n_dims;
+    *n_cols = outer[k].n_cols;
+    *n_rows = outer[k].n_rows;
+}
+
+/* ---- weights ---- */
+
+/* Tensor i in the order of model_tensor_at, found in the file and of the right size. */
+static int find(const struct runt_model *m, size_t i, const struct gguf_tensor **out,
+                struct runt_err *err)
+{
+    char name[64];
+    unsigned n_dims;
+    uint64_t n_cols, n_rows;
+    model_tensor_at(&m->shape, i, name, &n_dims, &n_cols, &n_rows);
+    const struct gguf_tensor *t = gguf_find_tensor(m->file, name);
+    if (!t)
+        return err_set(err, RUNT_E_FORMAT, "%s: tensor %s is missing", m->file->path,
+                       name);
+    if (t->desc.n_cols != n_cols || t->desc.n_rows != n_rows)
+        return err_set(err, RUNT_E_FORMAT,
+                       "%s: tensor %s is %llu x %llu, the shape wants %llu x %llu",
+                       m->file->path, name, (unsigned long long)t->desc.n_cols,
+                       (unsigned long long)t->desc.n_rows, (unsigned long long)n_cols,
+                       (unsigned long long)n_rows);
+    *out = t;
+    return 0;
+}
+
+static int load_matrix(struct runt_model *m, size_t i, struct cpu_matrix *out,
+                       struct runt_err *err)
+{
+    const struct gguf_tensor *t = NULL;
+    struct cpu cpu = {NULL, m->kern};
+    int rc = find(m, i, &t, err);
+    if (rc)
+        return rc;
+    rc = cpu_matrix_init(&cpu, t->desc.fmt, t->data, (size_t)t->desc.n_rows,
+                         (size_t)t->desc.n_cols, out, err);
+    return rc ? err_prefix(err, "%s: tensor %s", m->file->path, t->desc.name) : 0;
+}
+
+static int load_vector(struct runt_model *m, size_t i, const float **out,
+                       struct runt_err *err)
+{
+    const struct gguf_tensor *t = NULL;
+    int rc = find(m, i, &t, err);
+    if (rc)
+        return rc;
+    float *v = arena_take(&m->vectors, (size_t)t->desc.n_cols, sizeof *v);
+    if (!v)
+        return err_nomem(err, t->desc.name);
+    t->desc.fmt->decode(t->data, v, (size_t)t->desc.n_cols);
+    *out = v;
+    return 0;
+}
+
+static int load_norm(struct runt_model *m, size_t i, struct model_norm *out,
+                     struct runt_err *err)
+{
+    int rc = load_vector(m, i, &out->gain, err);
+    return rc ? rc : load_vector(m, i + 1, &out->bias, err);
+}
+
+static int load_linear(struct runt_model *m, size_t i, struct model_linear *out,
+                       struct runt_err *err)
+{
+    int rc = load_matrix(m, i, &out->weight, err);
+    return rc ? rc : load_vector(m, i + 1, &out->bias, err);
+}
+
+static int load_weights(struct runt_model *m, struct runt_err *err)
+{
+    const struct gpt2_shape *s = &m->shape;
+    /* 64-byte rounding of 8 vectors a block and 2 more is below 16 floats each. */
+    size_t floats, per_block = 9 * (size_t)s->n_embd + s->n_ff + 8 * 16;
+    if (!size_mul(per_block, s->n_layer, &floats) ||
+        !size_add(floats, 2 * (size_t)s->n_embd + 32, &floats) ||
+        arena_init(&m->vectors, floats * sizeof(float)))
+        return err_nomem(err, "the norms and biases");
+    m->blocks = mem_array(s->n_layer, sizeof *m->blocks);
+    if (!m->blocks)
+        return err_nomem(err, "the model's blocks");
+    int rc = load_matrix(m, 0, &m->token_embd, err);
+    if (!rc)
+        rc = load_matrix(m, 1, &m->position_embd, err);
+    for (size_t l = 0; !rc && l < s->n_layer; l++) {
+        struct model_block *b = &m->blocks[l];
+        size_t i = 2 + l * PER_BLOCK;
+        rc = load_norm(m, i, &b->attn_norm, err);
+        rc = rc ? rc : load_linear(m, i + 2, &b->qkv, err);
+        rc = rc ? rc : load_linear(m, i + 4, &b->attn_output, err);
+        rc = rc ? rc : load_norm(m, i + 6, &b->ffn_norm, err);
+        rc = rc ? rc : load_linear(m, i + 8, &b->ffn_up, err);
+        rc = rc ? rc : load_linear(m, i + 10, &b->ffn_down, err);
+    }
+    size_t last = 2 + (size_t)s->n_layer * PER_BLOCK;
+    if (!rc)
+        rc = load_norm(m, last, &m->output_norm, err);
+    m->head = m->token_embd;
+    if (!rc && !s->tied)
+        rc = load_matrix(m, last + 2, &m->head, err);
+    for (size_t i = 0; i < m->file->n_tensors; i++)
+        m->n_weights +=
+            m->file->tensors[i].desc.n_cols * m->file->tensors[i].desc.n_rows;
+    return rc;
+}
+
+/* ---- the public door ---- */
+
+static int load_tokenizer(struct runt_model *m, struct runt_err *err)
+{
+    struct tok_vocab v = {0};
+    int rc = model_read_vocab(m->file, &v, err);
+    if (!rc)
+        rc = tok_create(&v, m->file->path, &m->tok, err);
+    if (!rc && tok_n_tokens(m->tok) != m->shape.n_vocab)
+        rc = err_set(err, RUNT_E_FORMAT, "%s: %zu tokens for %u embedding rows",
+                     m->file->path, tok_n_tokens(m->tok), m->shape.n_vocab);
+    m->shape.bos = v.bos;
+    m->shape.eos = v.eos;
+    tok_vocab_free(&v);
+    return rc;
+}
+
+/* A string of the metadata as a C string; "" when missing. */
+static char *meta_string(const struct gguf *g, const char *key)
+{
+    struct gguf_str s;
+    return gguf_get_str(g, key, &s, NULL) ? mem_strdup("") : mem_strndup(s.data, s.len);
+}
+
+int runt_model_load(const char *path, runt_model **out, struct runt_err *err)
+{
+    struct runt_model *m = mem_zalloc(sizeof *m);
+    if (!m)
+        return err_nomem(err, "the model");
+    int rc = kern_table_get(&m->kern, err);
+    if (!rc)
+        rc = gguf_open(path, &m->file, err);
+    if (!rc)
+        rc = model_read_shape(m->file, &m->shape, err);
+    if (!rc)
+        rc = load_weights(m, err);
+    if (!rc)
+        rc = load_tokenizer(m, err);
+    if (!rc) {
+        m->name = meta_string(m->file, "general.name");
+        m->chat_template = meta_string(m->file, "tokenizer.chat_template");
+        if (!m->name || !m->chat_template)
+            rc = err_nomem(err, "the model's name");
+    }
+    if (rc)
+        runt_model_free(m);
+    else
+        *out = m;
+    return rc;
+}
+
+void runt_model_free(runt_model *m)
+{
+    if (!m)
+        return;
+    gguf_close(m->file);
+    tok_destroy(m->tok);
+    arena_free(&m->vectors);
+    mem_free(m->blocks);
+    mem_free(m->name);
+    mem_free(m->chat_template);
+    mem_free(m);
+}
+
+void runt_model_info(const runt_model *m, struct runt_model_info *out)
+{
+    const struct gpt2_shape *s = &m->shape;
+    *out = (struct runt_model_info){
+        .name = m->name,
+        .n_vocab = s->n_vocab,
+        .n_ctx = s->n_ctx,
+        .n_embd = s->n_embd,
+        .n_head = s->n_head,
+        .n_layer = s->n_layer,
+        .n_ff = s->n_ff,
+        .n_weights = m->n_weights,
+        .file_bytes = m->file->file_bytes,
+        .bos = s->bos,
+        .eos = s->eos,
+        .chat_template = m->chat_template[0] ? m->chat_template : NULL,
+    };
+}
+
+int runt_tokenize(const runt_model *m, const char *text, size_t n, bool special,
+                  int32_t **ids, size_t *n_ids, struct runt_err *err)
+{
+    return tok_encode(m->tok, text, n, special, ids, n_ids, err);
+}
+
+const char *runt_token_bytes(const runt_model *m, int32_t id, size_t *n)
+{
+    return tok_bytes(m->tok, id, n);
+}
+
+bool runt_token_is_control(const runt_model *m, int32_t id)
+{
+    return tok_is_control(m->tok, id);
+}
+
+void runt_free(void *p)
+{
+    mem_free(p);
+}

@@ -1,0 +1,390 @@
+/* The forward pass against oracles: this project's own (tools/gen_oracle.py, double
+ * precision, in every checkout) and PyTorch's answers where RUNT_TEST_DATA has them;
+ * and against itself: threads, cuts of the prompt, instruction sets, rewinding. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "base/file.h"
+#include "base/js.h"
+#include "base/mem.h"
+#include "eval/eval.h"
+#include "model_fixture.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static json_t *load_json(const char *path)
+{
+    json_t *o = NULL;
+    struct runt_err err;
+    if (js_parse_file(path, &o, &err))
+        fail_msg("%s", err.msg);
+    return o;
+}
+
+static json_t *own_oracle(void)
+{
+    char path[512];
+    snprintf(path, sizeof path, "%s/tests/data/tiny_oracle.json", fixture_root());
+    return load_json(path);
+}
+
+static int32_t *ids_of(const json_t *array, size_t *n)
+{
+    *n = json_array_size(array);
+    int32_t *ids = mem_array(*n, sizeof *ids);
+    for (size_t i = 0; i < *n; i++)
+        ids[i] = (int32_t)json_integer_value(json_array_get(array, i));
+    return ids;
+}
+
+static runt_session *session(const runt_model *m, unsigned threads, unsigned batch,
+                             bool all)
+{
+    runt_session *s = NULL;
+    struct runt_err err;
+    struct runt_session_options o = {
+        .n_threads = threads, .n_batch = batch, .all_logits = all};
+    if (runt_session_open(m, &o, &s, &err))
+        fail_msg("%s", err.msg);
+    return s;
+}
+
+static void feed(runt_session *s, const int32_t *ids, size_t n)
+{
+    struct runt_err err;
+    if (runt_session_feed(s, ids, n, &err))
+        fail_msg("%s", err.msg);
+}
+
+static void check_tokens(const runt_model *m, const char *text, const int32_t *want,
+                         size_t n)
+{
+    int32_t *ids = NULL;
+    size_t got = 0;
+    assert_int_equal(runt_tokenize(m, text, strlen(text), true, &ids, &got, NULL), 0);
+    assert_true(got >= n);
+    assert_memory_equal(ids, want, n * sizeof *ids);
+    runt_free(ids);
+}
+
+static void check_greedy(const runt_model *m, const int32_t *prompt, size_t n_prompt,
+                         const int32_t *want, size_t n)
+{
+    runt_session *s = session(m, 2, 0, false);
+    feed(s, prompt, n_prompt);
+    for (size_t i = 0; i < n; i++) {
+        const float *l = runt_session_logits(s);
+        int32_t best = 0;
+        for (int32_t k = 1; k < 4096; k++)
+            best = l[k] > l[best] ? k : best;
+        assert_int_equal(best, want[i]);
+        feed(s, &best, 1);
+    }
+    runt_session_close(s);
+}
+
+/* Half precision is exact here (the checkpoint's own type), so only float rounding is
+ * left: logits are below 32, 24-bit products and sums of 1,024 terms stay within 2e-4.
+ */
+static const double logit_tol = 2e-4;
+
+static void logits_match_the_projects_oracle(void **state)
+{
+    runt_model *m = *state;
+    json_t *o = own_oracle(), *rows = json_object_get(o, "logits");
+    size_t n, n_greedy,
+        stride = (size_t)json_integer_value(json_object_get(o, "stride"));
+    int32_t *ids = ids_of(json_object_get(o, "tokens"), &n);
+    int32_t *greedy = ids_of(json_object_get(o, "greedy"), &n_greedy);
+    check_tokens(m, js_get_str(o, "prompt"), ids, n);
+    runt_session *s = session(m, 2, 256, true);
+    feed(s, ids, n);
+    double worst = 0;
+    for (size_t t = 0; t < n; t++) {
+        const json_t *row = json_array_get(rows, t);
+        const float *l = runt_session_logits_at(s, t);
+        assert_int_equal(json_array_size(row), (4096 + stride - 1) / stride);
+        for (size_t k = 0; k < json_array_size(row); k++) {
+            double d =
+                fabs((double)l[k * stride] - json_number_value(json_array_get(row, k)));
+            assert_true(d <= logit_tol);
+            worst = fmax(worst, d);
+        }
+    }
+    print_message("largest difference of a logit: %.2g\n", worst);
+    check_greedy(m, ids, n, greedy, n_greedy);
+    runt_session_close(s);
+    mem_free(ids);
+    mem_free(greedy);
+    json_decref(o);
+}
+
+static void perplexity_matches_the_projects_oracle(void **state)
+{
+    runt_model *m = *state;
+    json_t *o = own_oracle(), *p = json_object_get(o, "perplexity");
+    const char *text = js_get_str(p, "text");
+    struct eval_options eo = {
+        .window = (size_t)json_integer_value(json_object_get(p, "window")),
+        .max_tokens = json_array_size(json_object_get(p, "tokens"))};
+    struct eval_result r;
+    struct runt_err err;
+    if (eval_text(m, NULL, text, strlen(text), &eo, &r, &err))
+        fail_msg("%s", err.msg);
+    double want = json_number_value(json_object_get(p, "perplexity"));
+    assert_int_equal(r.n_scored, json_integer_value(json_object_get(p, "scored")));
+    assert_true(fabs(r.perplexity / want - 1) <= 1e-5);
+    json_decref(o);
+}
+
+static void pytorch_logits_and_greedy(void **state)
+{
+    runt_model *m = *state;
+    const char *data = getenv("RUNT_TEST_DATA");
+    if (!data)
+        skip();
+    char path[512];
+    struct file_map map;
+    struct runt_err err;
+    snprintf(path, sizeof path, "%s/oracle/tiny-gpt2.json", data);
+    json_t *o = load_json(path), *g = json_object_get(o, "greedy");
+    snprintf(path, sizeof path, "%s/oracle/tiny-gpt2-logits.f32", data);
+    assert_int_equal(file_map_open(path, &map, &err), 0);
+    size_t n, n_prompt, n_greedy;
+    int32_t *ids = ids_of(json_object_get(o, "tokens"), &n);
+    int32_t *prompt = ids_of(json_object_get(g, "prompt_tokens"), &n_prompt);
+    int32_t *greedy = ids_of(json_object_get(g, "continuation"), &n_greedy);
+    const float *want = (const float *)(const void *)map.data;
+    assert_int_equal(map.size, n * 4096 * sizeof *want);
+    check_tokens(m, js_get_str(o, "prompt"), ids, n);
+    runt_session *s = session(m, 2, 256, true);
+    feed(s, ids, n);
+    double worst = 0;
+    for (size_t t = 0; t < n; t++) {
+        for (size_t k = 0; k < 4096; k++) {
+            double d = fabs((double)runt_session_logits_at(s, t)[k] -
+                            (double)want[t * 4096 + k]);
+            assert_true(d <= logit_tol);
+            worst = fmax(worst, d);
+        }
+    }
+    print_message("largest difference of a logit: %.2g\n", worst);
+    check_greedy(m, prompt, n_prompt, greedy, n_greedy);
+    runt_session_close(s);
+    file_map_close(&map);
+    mem_free(ids);
+    mem_free(prompt);
+    mem_free(greedy);
+    json_decref(o);
+}
+
+/* Both conventions on the first part of the text; the whole of it is in the long tests.
+ */
+static void pytorch_perplexity(void **state)
+{
+    runt_model *m = *state;
+    const char *data = getenv("RUNT_TEST_DATA");
+    if (!data)
+        skip();
+    char path[512], *text = NULL;
+    size_t n = 0;
+    struct runt_err err;
+    snprintf(path, sizeof path, "%s/oracle/tiny-gpt2.json", data);
+    json_t *o = load_json(path), *p = json_object_get(o, "perplexity");
+    snprintf(path, sizeof path, "%s/oracle/tiny-gpt2-valid.txt", data);
+    assert_int_equal(file_read(path, 1 << 24, &text, &n, &err), 0);
+    const struct {
+        const char *key;
+        struct eval_options o;
+        size_t n_scored;
+    } cases[] = {
+        {"window256_stride256", {.window = 256}, 62475},
+        {"first_24577_tokens_window256_stride128",
+         {.window = 256, .stride = 128, .max_tokens = 24577},
+         24575},
+    };
+    for (size_t i = 0; i < 2; i++) {
+        struct eval_result r;
+        if (eval_text(m, NULL, text, n, &cases[i].o, &r, &err))
+            fail_msg("%s", err.msg);
+        double want = json_number_value(json_object_get(p, cases[i].key));
+        assert_int_equal(r.n_scored, cases[i].n_scored);
+        assert_true(fabs(r.perplexity / want - 1) <= 1e-4);
+        print_message("%s: %.6f, PyTorch %.6f\n", cases[i].key, r.perplexity, want);
+    }
+    mem_free(text);
+    json_decref(o);
+}
+
+/* ---- the same bits ---- */
+
+enum { N_IDS = 70 };
+
+static void some_ids(int32_t ids[N_IDS], uint32_t n_vocab)
+{
+    for (int i = 0; i < N_IDS; i++)
+        ids[i] = (int32_t)((uint32_t)(i * 7919 + 13) % n_vocab);
+}
+
+/* Logits of the last token for odd shapes and every format: equal to the byte whatever
+ * the threads and the cut of the prompt. */
+static void same_bits_for_any_threads_and_cuts(void **state)
+{
+    (void)state;
+    static const char *const types[] = {"f32", "f16", "bf16", "q8_0", "q4_0", "q4_1"};
+    for (size_t k = 0; k < 6; k++) {
+        struct gpt2_shape shape = fixture_odd_shape();
+        runt_model *m = fixture_random(&shape, types[k], 5);
+        int32_t ids[N_IDS];
+        some_ids(ids, shape.n_vocab);
+        size_t bytes = shape.n_vocab * sizeof(float);
+        runt_session *ref = session(m, 1, 1, false);
+        feed(ref, ids, N_IDS);
+        for (unsigned threads = 1; threads <= 4; threads++) {
+            for (unsigned batch = 2; batch <= N_IDS; batch += 17) {
+                runt_session *s = session(m, threads, batch, false);
+                feed(s, ids, 5);
+                feed(s, ids + 5, N_IDS - 5);
+                assert_memory_equal(runt_session_logits(s), runt_session_logits(ref),
+                                    bytes);
+                runt_session_close(s);
+            }
+        }
+        runt_session_close(ref);
+        fixture_close(m);
+    }
+}
+
+static void rewinding_leaves_no_trace(void **state)
+{
+    (void)state;
+    struct gpt2_shape shape = fixture_odd_shape();
+    runt_model *m = fixture_random(&shape, "q4_0", 6);
+    int32_t ids[N_IDS], other[3] = {1, 2, 3};
+    some_ids(ids, shape.n_vocab);
+    runt_session *a = session(m, 2, 16, false), *b = session(m, 2, 16, false);
+    feed(a, ids, N_IDS);
+    feed(b, ids, 40);
+    feed(b, other, 3);
+    runt_session_rewind(b, 40);
+    assert_int_equal(runt_session_pos(b), 40);
+    feed(b, ids + 40, N_IDS - 40);
+    assert_memory_equal(runt_session_logits(a), runt_session_logits(b),
+                        shape.n_vocab * sizeof(float));
+    runt_session_close(a);
+    runt_session_close(b);
+    fixture_close(m);
+}
+
+/* The specification and the vector kernels agree through a whole model.  The table is
+ * chosen once a process, so each level runs in a child. */
+static void same_bits_on_every_instruction_set(void **state)
+{
+    (void)state;
+    enum cpu_level have;
+    unsetenv("RUNT_CPU");
+    assert_int_equal(cpu_detect(&have, NULL), 0);
+    char *want = fixture_logits_in_child("ref");
+    assert_non_null(want);
+    for (int l = CPU_AVX2; l <= (int)have; l++) {
+        char *got = fixture_logits_in_child(cpu_level_name((enum cpu_level)l));
+        assert_non_null(got);
+        assert_string_equal(got, want);
+        free(got);
+    }
+    free(want);
+}
+
+/* ---- misuse ---- */
+
+static void misuse_is_refused(void **state)
+{
+    runt_model *m = *state;
+    struct runt_err err;
+    runt_session *s = NULL;
+    struct runt_session_options o = {.n_ctx = 257};
+    assert_int_equal(runt_session_open(m, &o, &s, &err), RUNT_E_INVALID);
+    assert_null(s);
+    o.n_ctx = 8;
+    assert_int_equal(runt_session_open(m, &o, &s, &err), 0);
+    int32_t ids[9] = {0}, bad = 4096, negative = -1;
+    assert_int_equal(runt_session_feed(s, ids, 0, &err), RUNT_E_INVALID);
+    assert_int_equal(runt_session_feed(s, &bad, 1, &err), RUNT_E_INVALID);
+    assert_int_equal(runt_session_feed(s, &negative, 1, &err), RUNT_E_INVALID);
+    assert_int_equal(runt_session_feed(s, ids, 9, &err), RUNT_E_FULL);
+    assert_int_equal(runt_session_pos(s), 0);
+    assert_int_equal(runt_session_feed(s, ids, 8, &err), 0);
+    assert_int_equal(runt_session_feed(s, ids, 1, &err), RUNT_E_FULL);
+    runt_session_close(s);
+    runt_model *none = NULL;
+    assert_int_equal(runt_model_load("/nonexistent.gguf", &none, &err),
+                     RUNT_E_NOTFOUND);
+    assert_non_null(strstr(err.msg, "/nonexistent.gguf"));
+    assert_null(none);
+}
+
+/* Every allocation may fail: a clear error, nothing leaked. */
+static void every_allocation_may_fail(void **state)
+{
+    (void)state;
+    struct gpt2_shape shape = fixture_odd_shape();
+    char path[256];
+    fixture_write_random(&shape, "q8_0", 1, path, sizeof path);
+    int rc = -1;
+    for (long n = 0; rc; n++) {
+        long before = mem_live();
+        runt_model *m = NULL;
+        runt_session *s = NULL;
+        struct runt_err err = {0};
+        struct runt_session_options o = {.n_threads = 2};
+        mem_fail_after(n);
+        rc = runt_model_load(path, &m, &err);
+        if (!rc)
+            rc = runt_session_open(m, &o, &s, &err);
+        mem_fail_after(-1);
+        if (rc)
+            assert_int_equal(err.code, RUNT_E_NOMEM);
+        runt_session_close(s);
+        runt_model_free(m);
+        assert_int_equal(mem_live(), before);
+        assert_true(n < 10000);
+    }
+    unlink(path);
+}
+
+static int setup(void **state)
+{
+    *state = fixture_tiny("f16");
+    return *state ? 0 : -1;
+}
+
+static int teardown(void **state)
+{
+    fixture_close(*state);
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc > 1 && !strcmp(argv[1], "--logits"))
+        return fixture_print_logits();
+    fixture_program = argv[0];
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(logits_match_the_projects_oracle),
+        cmocka_unit_test(perplexity_matches_the_projects_oracle),
+        cmocka_unit_test(pytorch_logits_and_greedy),
+        cmocka_unit_test(pytorch_perplexity),
+        cmocka_unit_test(same_bits_for_any_threads_and_cuts),
+        cmocka_unit_test(rewinding_leaves_no_trace),
+        cmocka_unit_test(same_bits_on_every_instruction_set),
+        cmocka_unit_test(misuse_is_refused),
+        cmocka_unit_test(every_allocation_may_fail),
+    };
+    return cmocka_run_group_tests_name("model", tests, setup, teardown);
+}
