@@ -1,0 +1,319 @@
+/* Owns the walk over a text in windows, and the statistics over its scored tokens.
+ * Per-token results are computed on all threads but added up in text order, so figures
+ * do not depend on the number of threads. */
+#include "eval/eval.h"
+
+#include "base/err.h"
+#include "base/mem.h"
+#include "base/pool.h"
+#include "model/model.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct scored {
+    float *nll;      /* [n] nats */
+    float *kl;       /* [n] nats, with a base */
+    float *base_nll; /* [n] */
+    uint8_t *same;   /* [n] the likeliest next tokens agree */
+    uint32_t *bytes; /* [n] of text behind the token */
+    size_t n;
+};
+
+/* One pass: logits of tokens at[0..n) in the window predict the tokens after them. */
+struct pass {
+    const runt_model *m;
+    const runt_session *s, *base;
+    const int32_t *targets;
+    size_t n_tokens;
+    struct scored *out;
+    bool bad[POOL_MAX_THREADS];
+};
+
+/* log sum exp of l[0..n), in double; *best is the index of the largest. */
+static double log_sum_exp(const float *l, size_t n, size_t *best)
+{
+    size_t b = 0;
+    for (size_t i = 1; i < n; i++)
+        if (l[i] > l[b])
+            b = i;
+    double sum = 0;
+    for (size_t i = 0; i < n; i++)
+        sum += exp((double)l[i] - (double)l[b]);
+    *best = b;
+    return (double)l[b] + log(sum);
+}
+
+static void score_tokens(void *ctx, unsigned part, unsigned n_parts)
+{
+    struct pass *p = ctx;
+    size_t n_vocab = p->m->shape.n_vocab, begin, end;
+    pool_range(p->n_tokens, 1, part, n_parts, &begin, &end);
+    for (size_t t = begin; t < end; t++) {
+        size_t at = p->out->n + t, best, base_best, n_bytes = 0;
+        int32_t target = p->targets[t];
+        const float *l = runt_session_logits_at(p->s, t);
+        double lse = log_sum_exp(l, n_vocab, &best), nll = lse - (double)l[target];
+        p->out->nll[at] = (float)nll;
+        if (!tok_is_control(p->m->tok, target))
+            tok_bytes(p->m->tok, target, &n_bytes);
+        p->out->bytes[at] = (uint32_t)n_bytes;
+        if (!isfinite(nll))
+            p->bad[part] = true;
+        if (!p->base)
+            continue;
+        const float *b = runt_session_logits_at(p->base, t);
+        double base_lse = log_sum_exp(b, n_vocab, &base_best), kl = 0;
+        for (size_t i = 0; i < n_vocab; i++) {
+            double lp = (double)b[i] - base_lse, lq = (double)l[i] - lse;
+            kl += exp(lp) * (lp - lq);
+        }
+        p->out->kl[at] = (float)kl;
+        p->out->same[at] = best == base_best;
+        p->out->base_nll[at] = (float)(base_lse - (double)b[target]);
+        if (!isfinite(kl))
+            p->bad[part] = true;
+    }
+}
+
+/* ---- the walk ---- */
+
+struct walk {
+    const runt_model *m;
+    runt_session *s, *base;
+    size_t window, stride, n_windows;
+    const int32_t *tokens;
+    struct scored out;
+};
+
+static int feed(struct walk *w, const int32_t *tokens, size_t n, bool logits,
+                struct runt_err *err)
+{
+    w->s->all_logits = logits;
+    int rc = runt_session_feed(w->s, tokens, n, err);
+    if (!rc && w->base) {
+        w->base->all_logits = logits;
+        rc = runt_session_feed(w->base, tokens, n, err);
+    }
+    return rc;
+}
+
+/* The last token of a window is predicted but never read, so it is not fed. */
+static int do_window(struct walk *w, size_t index, struct runt_err *err)
+{
+    const int32_t *tokens = w->tokens + index * w->stride;
+    size_t n_score = index ? w->stride : w->window;
+    if (n_score > w->window - 1)
+        n_score = w->window - 1;
+    size_t at = w->window - 1 - n_score; /* tokens that only give context */
+    runt_session_rewind(w->s, 0);
+    if (w->base)
+        runt_session_rewind(w->base, 0);
+    int rc = at ? feed(w, tokens, at, false, err) : 0;
+    while (!rc && at < w->window - 1) {
+        size_t n = w->window - 1 - at;
+        if (n > w->s->n_batch)
+            n = w->s->n_batch;
+        rc = feed(w, tokens + at, n, true, err);
+        if (rc)
+            break;
+        struct pass p = {.m = w->m,
+                         .s = w->s,
+                         .base = w->base,
+                         .targets = tokens + at + 1,
+                         .n_tokens = n,
+                         .out = &w->out};
+        pool_run(w->s->cpu.pool, score_tokens, &p);
+        for (unsigned i = 0; i < POOL_MAX_THREADS; i++)
+            if (p.bad[i])
+                return err_set(err, RUNT_E_FORMAT,
+                               "logits are not finite: a model's weights are broken");
+        w->out.n += n;
+        at += n;
+    }
+    return rc;
+}
+
+/* ---- statistics ---- */
+
+static struct eval_mean mean_of(const float *x, size_t n)
+{
+    double sum = 0, sq = 0;
+    for (size_t i = 0; i < n; i++)
+        sum += (double)x[i];
+    double mean = sum / (double)n;
+    for (size_t i = 0; i < n; i++)
+        sq += ((double)x[i] - mean) * ((double)x[i] - mean);
+    double var = n > 1 ? sq / (double)(n - 1) : 0;
+    return (struct eval_mean){mean, sqrt(var / (double)n)};
+}
+
+/* A ratio of sums, its error by the delta method (Cochran 1977, equation 6.13). */
+static struct eval_mean bits_per_byte(const struct scored *s)
+{
+    double bits = 0, bytes = 0, sq = 0;
+    for (size_t i = 0; i < s->n; i++) {
+        bits += (double)s->nll[i] / log(2);
+        bytes += s->bytes[i];
+    }
+    if (bytes == 0)
+        return (struct eval_mean){0, 0};
+    for (size_t i = 0; i < s->n; i++) {
+        double r = (double)s->nll[i] / log(2) - bits / bytes * s->bytes[i];
+        sq += r * r;
+    }
+    return (struct eval_mean){bits / bytes, sqrt(sq) / bytes};
+}
+
+static int ascending(const void *a, const void *b)
+{
+    float x = *(const float *)a, y = *(const float *)b;
+    return (x > y) - (x < y);
+}
+
+/* The 99th percentile by linear interpolation between order statistics; its standard
+ * error is half the distance between the order statistics one binomial standard
+ * deviation to each side.  Sorts x. */
+static void percentile99(float *x, size_t n, double *p99, double *se)
+{
+    qsort(x, n, sizeof *x, ascending);
+    double at = 0.99 * (double)(n - 1), sd = sqrt(0.99 * 0.01 * (double)n);
+    size_t i = (size_t)at;
+    double frac = at - (double)i, next = (double)x[i + 1 < n ? i + 1 : i];
+    *p99 = (double)x[i] + frac * (next - (double)x[i]);
+    double lo = at - sd, hi = at + sd;
+    size_t l = lo > 0 ? (size_t)lo : 0, h = (size_t)ceil(hi);
+    *se = ((double)x[h < n ? h : n - 1] - (double)x[l]) / 2;
+}
+
+static void summarize(struct walk *w, struct eval_result *r)
+{
+    struct scored *s = &w->out;
+    r->n_scored = s->n;
+    r->nll = mean_of(s->nll, s->n);
+    r->perplexity = exp(r->nll.mean);
+    r->perplexity_se = r->perplexity * r->nll.se;
+    r->bits_per_byte = bits_per_byte(s);
+    r->has_base = w->base != NULL;
+    if (!w->base)
+        return;
+    r->kl = mean_of(s->kl, s->n);
+    percentile99(s->kl, s->n, &r->kl_p99, &r->kl_p99_se);
+    double same = 0;
+    for (size_t i = 0; i < s->n; i++)
+        same += s->same[i];
+    double p = same / (double)s->n;
+    r->top1 = (struct eval_mean){p, sqrt(p * (1 - p) / (double)s->n)};
+    struct eval_mean base = mean_of(s->base_nll, s->n);
+    r->base_perplexity = exp(base.mean);
+    r->base_perplexity_se = r->base_perplexity * base.se;
+}
+
+/* ---- the public function ---- */
+
+static int check_base(const runt_model *m, const runt_model *base, size_t window,
+                      struct runt_err *err)
+{
+    if (base->shape.n_vocab != m->shape.n_vocab)
+        return err_set(err, RUNT_E_INVALID,
+                       "%s has %u tokens, the base model %s has %u: not comparable",
+                       m->file->path, m->shape.n_vocab, base->file->path,
+                       base->shape.n_vocab);
+    for (int32_t i = 0; i < (int32_t)m->shape.n_vocab; i++) {
+        size_t na, nb;
+        const char *a = tok_bytes(m->tok, i, &na), *b = tok_bytes(base->tok, i, &nb);
+        if (na != nb || (na && memcmp(a, b, na)))
+            return err_set(err, RUNT_E_INVALID,
+                           "token %d of %s differs from that of the base model %s: not "
+                           "comparable",
+                           i, m->file->path, base->file->path);
+    }
+    if (window > base->shape.n_ctx)
+        return err_set(err, RUNT_E_INVALID,
+                       "a window of %zu: the base model's context is %u", window,
+                       base->shape.n_ctx);
+    return 0;
+}
+
+static int plan(struct walk *w, const runt_model *base, size_t n_tokens,
+                struct runt_err *err)
+{
+    if (w->window < 2 || w->window > w->m->shape.n_ctx)
+        return err_set(
+            err, RUNT_E_INVALID,
+            "a window of %zu: it must be from 2 to the model's context of %u",
+            w->window, w->m->shape.n_ctx);
+    if (w->stride < 1 || w->stride > w->window)
+        return err_set(err, RUNT_E_INVALID,
+                       "a stride of %zu: it must be from 1 to the window of %zu",
+                       w->stride, w->window);
+    if (n_tokens < w->window)
+        return err_set(err, RUNT_E_INVALID,
+                       "the text has %zu tokens, less than one window of %zu; name a "
+                       "smaller --window",
+                       n_tokens, w->window);
+    w->n_windows = (n_tokens - w->window) / w->stride + 1;
+    size_t n_max;
+    if (!size_mul(w->n_windows, w->stride, &n_max) ||
+        !size_add(n_max, w->window, &n_max))
+        return err_nomem(err, "the scores");
+    w->out.nll = mem_array(n_max, sizeof *w->out.nll);
+    w->out.bytes = mem_array(n_max, sizeof *w->out.bytes);
+    if (base) {
+        w->out.kl = mem_array(n_max, sizeof *w->out.kl);
+        w->out.base_nll = mem_array(n_max, sizeof *w->out.base_nll);
+        w->out.same = mem_array(n_max, 1);
+    }
+    if (!w->out.nll || !w->out.bytes ||
+        (base && (!w->out.kl || !w->out.base_nll || !w->out.same)))
+        return err_nomem(err, "the scores");
+    return base ? check_base(w->m, base, w->window, err) : 0;
+}
+
+int eval_text(const runt_model *m, const runt_model *base, const char *text, size_t n,
+              const struct eval_options *o, struct eval_result *out,
+              struct runt_err *err)
+{
+    struct eval_result r = {0};
+    struct walk w = {.m = m};
+    int32_t *tokens = NULL;
+    w.window = o->window ? o->window : m->shape.n_ctx;
+    w.stride = o->stride ? o->stride : w.window;
+    int rc = runt_tokenize(m, text, n, true, &tokens, &r.n_tokens, err);
+    if (rc)
+        goto out;
+    if (o->max_tokens && r.n_tokens > o->max_tokens)
+        r.n_tokens = o->max_tokens;
+    rc = plan(&w, base, r.n_tokens, err);
+    if (rc)
+        goto out;
+    w.tokens = tokens;
+    r.window = w.window;
+    r.stride = w.stride;
+    struct runt_session_options so = {
+        .n_ctx = (uint32_t)w.window, .n_threads = o->n_threads, .all_logits = true};
+    rc = runt_session_open(m, &so, &w.s, err);
+    if (!rc && base)
+        rc = runt_session_open(base, &so, &w.base, err);
+    for (size_t i = 0; !rc && i < w.n_windows; i++) {
+        if (o->progress && o->progress(o->progress_ctx, "evaluating", i, w.n_windows))
+            rc = err_set(err, RUNT_E_INTERRUPTED, "interrupted");
+        else
+            rc = do_window(&w, i, err);
+    }
+    if (rc)
+        goto out;
+    summarize(&w, &r);
+    *out = r;
+out:
+    runt_session_close(w.s);
+    runt_session_close(w.base);
+    mem_free(w.out.nll);
+    mem_free(w.out.bytes);
+    mem_free(w.out.kl);
+    mem_free(w.out.base_nll);
+    mem_free(w.out.same);
+    mem_free(tokens);
+    return rc;
+}
