@@ -1,0 +1,325 @@
+/* Owns plain rounding (to the nearest code, no calibration) and the choice of a type
+ * for each tensor.  Rows are rounded on all threads, but bytes and error sums do not
+ * depend on how many: rows are independent, and sums are added in row order. */
+#include "quant/quant.h"
+
+#include "base/err.h"
+#include "base/mem.h"
+
+#include <math.h>
+#include <regex.h>
+#include <stdio.h>
+#include <string.h>
+
+/* ---- the choice of types ---- */
+
+struct chooser {
+    const struct quant_options *o;
+    regex_t *regex; /* [n_overrides] */
+    bool *used;
+    size_t n_compiled;
+};
+
+static int compile(struct chooser *c, struct runt_err *err)
+{
+    c->regex = mem_array(c->o->n_overrides, sizeof *c->regex);
+    c->used = mem_array(c->o->n_overrides, sizeof *c->used);
+    if (!c->regex || !c->used)
+        return err_nomem(err, "the overrides");
+    for (; c->n_compiled < c->o->n_overrides; c->n_compiled++) {
+        const char *pattern = c->o->overrides[c->n_compiled].pattern;
+        int e = regcomp(&c->regex[c->n_compiled], pattern, REG_EXTENDED | REG_NOSUB);
+        if (e) {
+            char why[128];
+            regerror(e, NULL, why, sizeof why);
+            return err_set(err, RUNT_E_INVALID, "bad pattern '%s': %s", pattern, why);
+        }
+    }
+    return 0;
+}
+
+static void chooser_free(struct chooser *c)
+{
+    for (size_t i = 0; i < c->n_compiled; i++)
+        regfree(&c->regex[i]);
+    mem_free(c->regex);
+    mem_free(c->used);
+}
+
+static const struct fmt_info *choose(struct chooser *c, const struct tensor_desc *d)
+{
+    for (size_t i = c->o->n_overrides; i-- > 0;) {
+        if (!regexec(&c->regex[i], d->name, 0, NULL, 0)) {
+            c->used[i] = true;
+            return c->o->overrides[i].fmt;
+        }
+    }
+    if (d->n_dims == 1)
+        return fmt_find(FMT_F32);
+    const struct fmt_info *fmt = c->o->fmt ? c->o->fmt : d->fmt;
+    if (!fmt->is_float && !strcmp(d->name, "position_embd.weight"))
+        return fmt_find(FMT_Q8_0);
+    return fmt;
+}
+
+/* Fill the report's plan (everything but bytes and errors) for source tensor i. */
+static void plan_tensor(struct chooser *c, const struct tensor_desc *d,
+                        struct quant_tensor_report *r)
+{
+    r->desc = *d;
+    r->wanted = choose(c, d);
+    r->to = d->n_cols % r->wanted->block_len ? fmt_find(FMT_F16) : r->wanted;
+}
+
+/* The source's tensor behind report entry i: the extra last one of an untied model is
+ * the token table again. */
+static size_t source_index(const struct tensor_source *src, size_t i)
+{
+    if (i < src->n_tensors)
+        return i;
+    for (size_t k = 0; k < src->n_tensors; k++)
+        if (!strcmp(src->tensors[k].name, "token_embd.weight"))
+            return k;
+    return 0;
+}
+
+static bool has_tensor(const struct tensor_source *src, const char *name)
+{
+    for (size_t i = 0; i < src->n_tensors; i++)
+        if (!strcmp(src->tensors[i].name, name))
+            return true;
+    return false;
+}
+
+static int plan(const struct tensor_source *src, const struct quant_options *o,
+                struct quant_report *r, struct runt_err *err)
+{
+    struct chooser c = {.o = o};
+    int rc = compile(&c, err);
+    if (rc)
+        goto out;
+    bool extra = o->untie && !has_tensor(src, "output.weight") &&
+                 has_tensor(src, "token_embd.weight");
+    r->tensors = mem_array(src->n_tensors + 1, sizeof *r->tensors);
+    if (!r->tensors) {
+        rc = err_nomem(err, "the report");
+        goto out;
+    }
+    r->n_tensors = src->n_tensors + extra;
+    for (size_t i = 0; i < r->n_tensors; i++) {
+        struct tensor_desc d = src->tensors[source_index(src, i)];
+        if (i == src->n_tensors)
+            snprintf(d.name, sizeof d.name, "output.weight");
+        plan_tensor(&c, &d, &r->tensors[i]);
+        r->n_fallbacks += r->tensors[i].to != r->tensors[i].wanted;
+        r->n_weights += d.n_cols * d.n_rows;
+    }
+    for (size_t i = 0; i < o->n_overrides; i++)
+        if (!c.used[i] && !rc)
+            rc =
+                err_set(err, RUNT_E_INVALID, "the pattern '%s' decides no tensor of %s",
+                        o->overrides[i].pattern, src->name);
+out:
+    chooser_free(&c);
+    return rc;
+}
+
+/* ---- rounding ---- */
+
+/* Each thread rounds a block of rows at a time: large enough for a transposing reader
+ * to use whole cache lines, small enough for the second-level cache. */
+enum { BLOCK_FLOATS = 1 << 16, MIN_BLOCK_ROWS = 16 };
+
+struct rounding {
+    const struct tensor_source *src;
+    size_t index; /* in the source */
+    const struct fmt_info *to;
+    size_t n_cols, row_bytes, block_rows;
+    uint64_t row;                       /* first row of this pass */
+    size_t n_rows;                      /* of this pass */
+    float *weights, *decoded;           /* [n_threads][block_rows][n_cols] */
+    uint8_t *bytes;                     /* [n_threads * block_rows][row_bytes] */
+    double *sum_sq, *sum_err, *max_err; /* [n_threads * block_rows] */
+    struct runt_err *errs;              /* [n_threads] */
+};
+
+static int round_row(struct rounding *q, const float *w, float *decoded, size_t at,
+                     struct runt_err *err)
+{
+    const char *name = q->src->tensors[q->index].name;
+    double sq = 0, e = 0, max = 0;
+    for (size_t i = 0; i < q->n_cols; i++)
+        if (!isfinite(w[i]))
+            return err_set(err, RUNT_E_FORMAT,
+                           "%s: tensor %s row %llu column %zu is %g: not a number to "
+                           "store",
+                           q->src->name, name, (unsigned long long)(q->row + at), i,
+                           (double)w[i]);
+    uint8_t *bytes = q->bytes + at * q->row_bytes;
+    q->to->encode(w, bytes, q->n_cols);
+    q->to->decode(bytes, decoded, q->n_cols);
+    for (size_t i = 0; i < q->n_cols; i++) {
+        double d = (double)decoded[i] - (double)w[i];
+        sq += (double)w[i] * (double)w[i];
+        e += d * d;
+        max = fabs(d) > max ? fabs(d) : max;
+    }
+    if (!isfinite(e))
+        return err_set(
+            err, RUNT_E_FORMAT, "%s: tensor %s row %llu has a value too large for %s",
+            q->src->name, name, (unsigned long long)(q->row + at), q->to->name);
+    q->sum_sq[at] = sq;
+    q->sum_err[at] = e;
+    q->max_err[at] = max;
+    return 0;
+}
+
+static void round_rows(void *ctx, unsigned i, unsigned n)
+{
+    (void)n;
+    struct rounding *q = ctx;
+    size_t begin = i * q->block_rows, end = begin + q->block_rows;
+    if (begin >= q->n_rows)
+        return;
+    if (end > q->n_rows)
+        end = q->n_rows;
+    float *w = q->weights + begin * q->n_cols,
+          *decoded = q->decoded + begin * q->n_cols;
+    struct runt_err *err = &q->errs[i];
+    int rc = q->src->rows(q->src, q->index, q->row + begin, end - begin, w, err);
+    for (size_t r = begin; !rc && r < end; r++)
+        rc = round_row(q, w + (r - begin) * q->n_cols, decoded, r, err);
+}
+
+static int rounding_init(struct rounding *q, unsigned n_threads, uint64_t n_rows,
+                         struct runt_err *err)
+{
+    q->block_rows = BLOCK_FLOATS / q->n_cols;
+    if (q->block_rows < MIN_BLOCK_ROWS)
+        q->block_rows = MIN_BLOCK_ROWS;
+    if (q->block_rows > n_rows)
+        q->block_rows = (size_t)n_rows;
+    size_t rows, floats;
+    if (!size_mul(q->block_rows, n_threads, &rows) ||
+        !size_mul(rows, q->n_cols, &floats))
+        return err_nomem(err, "rows to round");
+    q->weights = mem_array(floats, sizeof *q->weights);
+    q->decoded = mem_array(floats, sizeof *q->decoded);
+    q->bytes = mem_array(rows, q->row_bytes);
+    q->sum_sq = mem_array(rows, sizeof *q->sum_sq);
+    q->sum_err = mem_array(rows, sizeof *q->sum_err);
+    q->max_err = mem_array(rows, sizeof *q->max_err);
+    q->errs = mem_array(n_threads, sizeof *q->errs);
+    return q->weights && q->decoded && q->bytes && q->sum_sq && q->sum_err &&
+                   q->max_err && q->errs
+               ? 0
+               : err_nomem(err, "rows to round");
+}
+
+static void rounding_free(struct rounding *q)
+{
+    mem_free(q->weights);
+    mem_free(q->decoded);
+    mem_free(q->bytes);
+    mem_free(q->sum_sq);
+    mem_free(q->sum_err);
+    mem_free(q->max_err);
+    mem_free(q->errs);
+}
+
+struct tally {
+    uint64_t done, total; /* weights */
+};
+
+static int write_tensor(const struct tensor_source *src, size_t index,
+                        struct gguf_writer *w, const struct quant_options *o,
+                        struct quant_tensor_report *r, struct tally *tally,
+                        struct runt_err *err)
+{
+    unsigned n_threads = pool_n_threads(o->pool);
+    struct rounding q = {
+        .src = src, .index = index, .to = r->to, .n_cols = (size_t)r->desc.n_cols};
+    double sum_sq = 0, sum_err = 0;
+    if (!fmt_row_bytes(r->to, r->desc.n_cols, &q.row_bytes))
+        return err_set(err, RUNT_E_FORMAT,
+                       "%s: tensor %s: rows of %llu numbers are too "
+                       "long",
+                       src->name, r->desc.name, (unsigned long long)r->desc.n_cols);
+    int rc = rounding_init(&q, n_threads, r->desc.n_rows, err);
+    for (q.row = 0; !rc && q.row < r->desc.n_rows; q.row += q.n_rows) {
+        uint64_t left = r->desc.n_rows - q.row;
+        q.n_rows = n_threads * q.block_rows;
+        if (q.n_rows > left)
+            q.n_rows = (size_t)left;
+        pool_run(o->pool, round_rows, &q);
+        for (unsigned i = 0; i < n_threads && !rc; i++)
+            if (q.errs[i].code) {
+                if (err)
+                    *err = q.errs[i];
+                rc = q.errs[i].code;
+            }
+        for (size_t i = 0; !rc && i < q.n_rows; i++) {
+            sum_sq += q.sum_sq[i];
+            sum_err += q.sum_err[i];
+            r->max_error = fmax(r->max_error, q.max_err[i]);
+        }
+        if (!rc)
+            rc = gguf_write(w, q.bytes, q.n_rows * q.row_bytes, err);
+        tally->done += q.n_rows * q.n_cols;
+        if (!rc && o->progress &&
+            o->progress(o->progress_ctx, r->desc.name, tally->done, tally->total))
+            rc = err_set(err, RUNT_E_INTERRUPTED, "interrupted");
+    }
+    r->rel_error = sum_sq > 0 ? sqrt(sum_err / sum_sq) : 0;
+    r->bytes = r->desc.n_rows * q.row_bytes;
+    rounding_free(&q);
+    return rc;
+}
+
+/* general.file_type: that of the matrices' type (for mixed sources, the token table's).
+ */
+static void set_file_type(struct gguf_writer *w, const struct quant_report *r,
+                          const struct quant_options *o)
+{
+    const struct fmt_info *fmt = o->fmt;
+    for (size_t i = 0; !fmt && i < r->n_tensors; i++)
+        if (!strcmp(r->tensors[i].desc.name, "token_embd.weight"))
+            fmt = r->tensors[i].to;
+    gguf_set_u32(w, "general.file_type", fmt ? fmt->file_type : 0);
+    gguf_set_u32(w, "general.quantization_version", 2);
+}
+
+int quant_write(const struct tensor_source *src, struct gguf_writer *w,
+                const char *path, const struct quant_options *o,
+                struct quant_report *report, struct runt_err *err)
+{
+    struct quant_report r = {0};
+    int rc = plan(src, o, &r, err);
+    if (rc)
+        goto out;
+    set_file_type(w, &r, o);
+    for (size_t i = 0; i < r.n_tensors; i++) {
+        const struct tensor_desc *d = &r.tensors[i].desc;
+        gguf_add_tensor(w, d->name, r.tensors[i].to, d->n_dims, d->n_cols, d->n_rows);
+    }
+    rc = gguf_begin(w, path, err);
+    struct tally tally = {0, r.n_weights};
+    for (size_t i = 0; !rc && i < r.n_tensors; i++)
+        rc = write_tensor(src, source_index(src, i), w, o, &r.tensors[i], &tally, err);
+    if (!rc)
+        rc = gguf_finish(w, &r.file_bytes, err);
+    if (rc)
+        goto out;
+    r.bits_per_weight = 8 * (double)r.file_bytes / (double)r.n_weights;
+    *report = r;
+    r = (struct quant_report){0};
+out:
+    quant_report_free(&r);
+    return rc;
+}
+
+void quant_report_free(struct quant_report *r)
+{
+    mem_free(r->tensors);
+    *r = (struct quant_report){0};
+}

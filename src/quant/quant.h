@@ -1,0 +1,60 @@
+/* Rounding weights: from any tensor source to a model file.
+ *
+ * Which type a tensor gets (quant_type_for, the same for `import --type` and
+ * `quantize`):
+ *  1. the last override whose pattern matches its name;
+ *  2. vectors (norms, biases): F32, as other loaders want them;
+ *  3. position_embd.weight: Q8_0 when the wanted type is a block format (positions are
+ *     added to every token, and are 0.6% of GPT-2), the wanted type when it is a float
+ * one;
+ *  4. every other matrix: the wanted type.
+ * A row that is not whole blocks falls back to F16, and the report says so. */
+#ifndef RUNT_QUANT_H
+#define RUNT_QUANT_H
+
+#include "base/pool.h"
+#include "fmt/source.h"
+#include "gguf/gguf.h"
+
+struct quant_override {
+    const char *pattern; /* POSIX extended regular expression, matched anywhere */
+    const struct fmt_info *fmt;
+};
+
+struct quant_options {
+    const struct fmt_info *fmt; /* NULL: matrices keep the source's float type */
+    const struct quant_override *overrides;
+    size_t n_overrides;
+    bool untie; /* store the token table a second time as output.weight */
+    struct pool *pool;
+    runt_progress_fn progress; /* may be NULL */
+    void *progress_ctx;
+};
+
+struct quant_tensor_report {
+    struct tensor_desc desc; /* fmt: the source's */
+    const struct fmt_info *to;
+    const struct fmt_info *wanted; /* differs from `to` after a fallback */
+    uint64_t bytes;
+    double rel_error; /* sqrt(sum (w' - w)^2 / sum w^2), 0 for an all-zero tensor */
+    double max_error; /* max |w' - w| */
+};
+
+struct quant_report {
+    size_t n_tensors, n_fallbacks;
+    struct quant_tensor_report *tensors;
+    uint64_t n_weights, file_bytes;
+    double bits_per_weight; /* over the whole file: 8 * file_bytes / n_weights */
+};
+
+/* Write the tensors of `src` behind the metadata that `w` already holds, setting
+ * general.file_type and general.quantization_version, to `path` (atomically).  Errors:
+ * RUNT_E_INVALID (a pattern that is malformed or matches nothing), RUNT_E_FORMAT (a
+ * weight that is not finite or does not fit the type; names the tensor), RUNT_E_IO,
+ * RUNT_E_INTERRUPTED.  Free the report with quant_report_free. */
+int quant_write(const struct tensor_source *src, struct gguf_writer *w,
+                const char *path, const struct quant_options *o,
+                struct quant_report *report, struct runt_err *err);
+void quant_report_free(struct quant_report *r);
+
+#endif
