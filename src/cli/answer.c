@@ -1,0 +1,181 @@
+/* Owns the loop of drawing and feeding, and what to forget when the context is full. */
+#include "cli/answer.h"
+
+#include "base/err.h"
+#include "base/mem.h"
+
+#include <string.h>
+#include <time.h>
+
+struct cli_sampler cli_sampler_defaults(void)
+{
+    struct runt_sampler_options o = runt_sampler_defaults();
+    /* decimal again: 0.8f shown as a double would be 0.800000011920929 */
+    return (struct cli_sampler){.temp = 0.8,
+                                .top_p = 0.95,
+                                .min_p = 0.05,
+                                .repeat_penalty = 1,
+                                .top_k = o.top_k,
+                                .repeat_last = o.repeat_last,
+                                .seed = -1};
+}
+
+struct runt_sampler_options cli_sampler_options(const struct cli_sampler *s)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_REALTIME, &t);
+    return (struct runt_sampler_options){
+        .temp = (float)s->temp,
+        .top_k = (int32_t)s->top_k,
+        .top_p = (float)s->top_p,
+        .min_p = (float)s->min_p,
+        .repeat_penalty = (float)s->repeat_penalty,
+        .repeat_last = (int32_t)s->repeat_last,
+        .seed = s->seed >= 0 ? (uint64_t)s->seed
+                             : (uint64_t)t.tv_sec * 1000000007u + (uint64_t)t.tv_nsec,
+    };
+}
+
+int token_list_put(struct token_list *l, const int32_t *ids, size_t n,
+                   struct runt_err *err)
+{
+    if (l->cap - l->n < n) {
+        size_t cap = l->cap * 2 > l->n + n ? l->cap * 2 : l->n + n;
+        int32_t *p = mem_resize(l->ids, cap, sizeof *p);
+        if (!p)
+            return err_nomem(err, "tokens");
+        l->ids = p;
+        l->cap = cap;
+    }
+    memcpy(l->ids + l->n, ids, n * sizeof *ids);
+    l->n += n;
+    return 0;
+}
+
+int timeline_open(struct timeline *t, const runt_model *m,
+                  const struct runt_session_options *so,
+                  const struct runt_sampler_options *sa, struct runt_err *err)
+{
+    struct runt_model_info info;
+    runt_model_info(m, &info);
+    *t = (struct timeline){.model = m};
+    int rc = runt_session_open(m, so, &t->session, err);
+    if (!rc)
+        rc = runt_sampler_new(sa, info.n_vocab, &t->sampler, err);
+    if (!rc) {
+        t->tokens = mem_array(runt_session_n_ctx(t->session), sizeof *t->tokens);
+        if (!t->tokens)
+            rc = err_nomem(err, "the context");
+    }
+    if (rc)
+        timeline_close(t);
+    return rc;
+}
+
+void timeline_close(struct timeline *t)
+{
+    runt_session_close(t->session);
+    runt_sampler_free(t->sampler);
+    mem_free(t->tokens);
+    *t = (struct timeline){0};
+}
+
+/* Make room for n more tokens by dropping the oldest ones after n_keep: at least half
+ * of them, so that feeding the rest again stays rare. */
+static int make_room(struct timeline *t, size_t n, struct runt_err *err)
+{
+    size_t pos = runt_session_pos(t->session), n_ctx = runt_session_n_ctx(t->session);
+    if (pos + n <= n_ctx)
+        return 0;
+    size_t keep = t->n_keep < n_ctx / 2 ? t->n_keep : 0, movable = pos - keep,
+           drop = pos + n - n_ctx;
+    if (drop < movable / 2)
+        drop = movable / 2;
+    if (drop > movable)
+        drop = movable;
+    memmove(t->tokens + keep, t->tokens + keep + drop,
+            (movable - drop) * sizeof *t->tokens);
+    t->n_dropped += drop;
+    runt_session_rewind(t->session, (uint32_t)keep);
+    return movable > drop
+               ? runt_session_feed(t->session, t->tokens + keep, movable - drop, err)
+               : 0;
+}
+
+int timeline_feed(struct timeline *t, const int32_t *tokens, size_t n,
+                  struct runt_err *err)
+{
+    size_t n_ctx = runt_session_n_ctx(t->session), keep = t->n_keep;
+    if (keep >= n_ctx / 2)
+        keep = 0;
+    for (size_t i = 0; i < n; i++)
+        runt_sampler_accept(t->sampler, tokens[i]);
+    /* a context holds the kept tokens, the end of the text, and one token to draw */
+    size_t most = n_ctx - keep - (n_ctx - keep > 1);
+    if (n > most) {
+        t->n_dropped += n - most;
+        tokens += n - most;
+        n = most;
+    }
+    int rc = n ? make_room(t, n, err) : 0;
+    if (rc || !n)
+        return rc;
+    size_t pos = runt_session_pos(t->session);
+    rc = runt_session_feed(t->session, tokens, n, err);
+    if (!rc)
+        memcpy(t->tokens + pos, tokens, n * sizeof *tokens);
+    return rc;
+}
+
+int timeline_set(struct timeline *t, const int32_t *tokens, size_t n,
+                 struct runt_err *err)
+{
+    size_t pos = runt_session_pos(t->session), same = 0;
+    while (same < pos && same + 1 < n && t->tokens[same] == tokens[same])
+        same++;
+    runt_session_rewind(t->session, (uint32_t)same);
+    int rc = runt_session_feed(t->session, tokens + same, n - same, err);
+    if (!rc)
+        memcpy(t->tokens, tokens, n * sizeof *tokens);
+    return rc;
+}
+
+int timeline_answer(struct timeline *t, size_t n_max, bool ignore_eos, struct stream *s,
+                    struct token_list *drawn, struct answer *out, struct runt_err *err)
+{
+    struct answer a = {.end = ANSWER_LENGTH};
+    double t0 = cli_seconds();
+    int rc = 0;
+    while (!n_max || a.n_tokens < n_max) {
+        int32_t id;
+        size_t n;
+        if (cli_interrupted()) {
+            a.end = ANSWER_INTERRUPTED;
+            break;
+        }
+        rc = runt_sampler_pick(t->sampler, runt_session_logits(t->session), &id, err);
+        if (rc)
+            break;
+        a.n_tokens++;
+        if (runt_token_is_control(t->model, id) && !ignore_eos) {
+            a.end = ANSWER_EOS;
+            break;
+        }
+        const char *bytes = runt_token_bytes(t->model, id, &n);
+        if (stream_put(s, bytes, n)) {
+            a.end = ANSWER_STOP;
+            break;
+        }
+        /* nobody asks for the logits after the last one, but a chat goes on from it */
+        rc = timeline_feed(t, &id, 1, err);
+        if (!rc && drawn)
+            rc = token_list_put(drawn, &id, 1, err);
+        if (rc)
+            break;
+    }
+    stream_end(s);
+    a.seconds = cli_seconds() - t0;
+    if (!rc)
+        *out = a;
+    return rc;
+}

@@ -1,0 +1,376 @@
+/* Owns the conversation: its turns, what is dropped when the context is full, and the
+ * /commands. */
+#include "cli/chat.h"
+
+#include "base/err.h"
+#include "base/mem.h"
+#include "cli/chat_template.h"
+#include "cli/convert.h"
+
+#include <ctype.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct turn {
+    char *words; /* what the person said */
+    size_t n_words;
+    struct token_list question, answer; /* the answer with the template's end */
+};
+
+struct chat {
+    struct chat_options o;
+    runt_model *model;
+    const struct chat_template *template;
+    struct timeline timeline;
+    struct line_input *input;
+    struct turn *turns;
+    size_t n_turns, n_forgotten; /* oldest turns that no longer fit */
+    bool said_full, left;
+    struct answer last;
+    size_t total_tokens;
+    double total_seconds;
+};
+
+struct chat_options chat_defaults(void)
+{
+    return (struct chat_options){
+        .sampler = cli_sampler_defaults(), .template_name = "auto", .n_max = 256};
+}
+
+/* A line to the person that is no answer: dim on a terminal, on stderr in a pipe. */
+static void note(const struct chat *c, const char *text)
+{
+    bool terminal = line_input_is_terminal(c->input), color = cli_color(stdout);
+    fprintf(terminal ? stdout : stderr, "%s(%s)%s\n",
+            terminal && color ? "\033[2m" : "", text,
+            terminal && color ? "\033[0m" : "");
+}
+
+/* ---- turns ---- */
+
+static void turn_free(struct turn *t)
+{
+    mem_free(t->words);
+    mem_free(t->question.ids);
+    mem_free(t->answer.ids);
+    *t = (struct turn){0};
+}
+
+static void forget_all(struct chat *c)
+{
+    for (size_t i = 0; i < c->n_turns; i++)
+        turn_free(&c->turns[i]);
+    c->n_turns = c->n_forgotten = 0;
+}
+
+static int add_turn(struct chat *c, const char *words, size_t n, struct runt_err *err)
+{
+    struct turn *p = mem_resize(c->turns, c->n_turns + 1, sizeof *p);
+    if (!p)
+        return err_nomem(err, "a turn");
+    c->turns = p;
+    struct turn t = {.words = mem_strndup(words, n), .n_words = n};
+    int rc = t.words
+                 ? chat_template_turn(c->template, c->model, words, n, &t.question, err)
+                 : err_nomem(err, "a turn");
+    if (rc)
+        turn_free(&t);
+    else
+        c->turns[c->n_turns++] = t;
+    return rc;
+}
+
+static size_t turn_len(const struct turn *t)
+{
+    return t->question.n + t->answer.n;
+}
+
+/* The tokens of all turns that still fit with room for an answer; the oldest are
+ * forgotten first, and a last question that alone is too long loses its beginning. */
+static int context_tokens(struct chat *c, struct token_list *out, struct runt_err *err)
+{
+    size_t n_ctx = runt_session_n_ctx(c->timeline.session), room = n_ctx / 4, n = 0;
+    int rc = 0;
+    if (c->o.n_max && (size_t)c->o.n_max < room)
+        room = (size_t)c->o.n_max;
+    for (size_t i = c->n_forgotten; i < c->n_turns; i++)
+        n += turn_len(&c->turns[i]);
+    for (; n + room > n_ctx && c->n_forgotten + 1 < c->n_turns; c->n_forgotten++)
+        n -= turn_len(&c->turns[c->n_forgotten]);
+    for (size_t i = c->n_forgotten; i < c->n_turns && !rc; i++) {
+        const struct turn *t = &c->turns[i];
+        rc = token_list_put(out, t->question.ids, t->question.n, err);
+        if (!rc && t->answer.n)
+            rc = token_list_put(out, t->answer.ids, t->answer.n, err);
+    }
+    size_t most = n_ctx - room > 0 ? n_ctx - room : 1;
+    if (!rc && out->n > most) {
+        memmove(out->ids, out->ids + (out->n - most), most * sizeof *out->ids);
+        out->n = most;
+        c->timeline.n_dropped++;
+    }
+    return rc;
+}
+
+static void say_once_when_full(struct chat *c)
+{
+    if (c->said_full || (!c->n_forgotten && !c->timeline.n_dropped))
+        return;
+    c->said_full = true;
+    note(c, "the context is full: from now on the oldest turns are forgotten");
+}
+
+static void print_stats(const struct chat *c)
+{
+    char line[256], size[32];
+    struct runt_model_info info;
+    runt_model_info(c->model, &info);
+    snprintf(line, sizeof line,
+             "%zu tokens at %.1f tokens/s; context %u of %u; model %s", c->total_tokens,
+             c->total_seconds > 0 ? (double)c->total_tokens / c->total_seconds : 0.0,
+             runt_session_pos(c->timeline.session),
+             runt_session_n_ctx(c->timeline.session), cli_bytes(info.file_bytes, size));
+    note(c, line);
+    snprintf(line, sizeof line, "peak memory %s", cli_bytes(cli_peak_rss(), size));
+    note(c, line);
+}
+
+/* Answer the last turn. */
+static int answer(struct chat *c, struct runt_err *err)
+{
+    struct turn *t = &c->turns[c->n_turns - 1];
+    const char *stops[1] = {c->template->stop};
+    struct stream s = {.out = stdout, .stops = stops, .n_stops = stops[0] ? 1 : 0};
+    struct token_list tokens = {0};
+    int rc = context_tokens(c, &tokens, err);
+    if (!rc && !tokens.n)
+        goto out; /* an empty line before anything was said */
+    if (!rc)
+        rc = timeline_set(&c->timeline, tokens.ids, tokens.n, err);
+    if (rc)
+        goto out;
+    say_once_when_full(c);
+    struct answer a;
+    rc = timeline_answer(&c->timeline, (size_t)c->o.n_max, false, &s, &t->answer, &a,
+                         err);
+    putchar('\n');
+    fflush(stdout);
+    if (rc)
+        goto out;
+    c->last = a;
+    c->total_tokens += a.n_tokens;
+    c->total_seconds += a.seconds;
+    if (a.end == ANSWER_INTERRUPTED) {
+        cli_clear_interrupt();
+        note(c, "stopped");
+    }
+    say_once_when_full(c);
+    rc = chat_template_end(c->template, c->model, &t->answer, err);
+out:
+    stream_free(&s);
+    mem_free(tokens.ids);
+    return rc;
+}
+
+/* ---- commands ---- */
+
+static int new_sampler(struct chat *c, struct runt_err *err)
+{
+    struct runt_sampler_options so = cli_sampler_options(&c->o.sampler);
+    struct runt_model_info info;
+    runt_sampler *s = NULL;
+    runt_model_info(c->model, &info);
+    int rc = runt_sampler_new(&so, info.n_vocab, &s, err);
+    if (rc)
+        return rc;
+    runt_sampler_free(c->timeline.sampler);
+    c->timeline.sampler = s;
+    return 0;
+}
+
+/* /set: every value of the sampler by the name of its flag. */
+static void set(struct chat *c, const char *name, const char *value)
+{
+    struct {
+        const char *name;
+        double *real;
+        int64_t *whole;
+    } values[] = {
+        {"temp", &c->o.sampler.temp, NULL},
+        {"top-k", NULL, &c->o.sampler.top_k},
+        {"top-p", &c->o.sampler.top_p, NULL},
+        {"min-p", &c->o.sampler.min_p, NULL},
+        {"repeat-penalty", &c->o.sampler.repeat_penalty, NULL},
+        {"repeat-last-n", NULL, &c->o.sampler.repeat_last},
+        {"seed", NULL, &c->o.sampler.seed},
+        {"n", NULL, &c->o.n_max},
+    };
+    enum { N = sizeof values / sizeof *values };
+    char line[160];
+    struct runt_err err = {0};
+    if (!*name) {
+        for (size_t i = 0; i < N; i++) {
+            if (values[i].real)
+                snprintf(line, sizeof line, "%s %g", values[i].name, *values[i].real);
+            else
+                snprintf(line, sizeof line, "%s %lld", values[i].name,
+                         (long long)*values[i].whole);
+            note(c, line);
+        }
+        return;
+    }
+    for (size_t i = 0; i < N; i++) {
+        char *end = NULL;
+        double x = strtod(value, &end);
+        if (strcmp(values[i].name, name))
+            continue;
+        if (end == value || *end || !isfinite(x) || fabs(x) > 9e15 ||
+            (values[i].whole && x != floor(x)) ||
+            (values[i].whole == &c->o.n_max && x < 0))
+            break;
+        struct chat_options before = c->o;
+        if (values[i].real)
+            *values[i].real = x;
+        else
+            *values[i].whole = (int64_t)x;
+        if (new_sampler(c, &err)) {
+            c->o = before;
+            note(c, err.msg);
+            return;
+        }
+        snprintf(line, sizeof line, "%s is now %g", name, x);
+        note(c, line);
+        return;
+    }
+    note(c, "usage: /set NAME VALUE; /set alone lists names and values");
+}
+
+static const char help[] =
+    "/help            this list\n"
+    "/clear           forget the conversation\n"
+    "/regen           answer the last words again\n"
+    "/stats           speed, context, memory\n"
+    "/set NAME VALUE  a sampler value (temp, top-k, top-p, min-p, repeat-penalty,\n"
+    "                 repeat-last-n, seed) or n, the longest answer; alone: show all\n"
+    "/bye             leave (Ctrl-D too)\n"
+    "Ctrl-C stops an answer; at the prompt it leaves.\n";
+
+static int command(struct chat *c, const char *line, struct runt_err *err)
+{
+    char word[32] = "", name[32] = "", value[64] = "";
+    sscanf(line, "%31s %31s %63s", word, name, value);
+    if (!strcmp(word, "/bye") || !strcmp(word, "/exit") || !strcmp(word, "/quit")) {
+        c->left = true;
+    } else if (!strcmp(word, "/help")) {
+        fputs(help, line_input_is_terminal(c->input) ? stdout : stderr);
+    } else if (!strcmp(word, "/clear")) {
+        forget_all(c);
+        c->timeline.n_dropped = 0;
+        c->said_full = false;
+        note(c, "forgotten");
+    } else if (!strcmp(word, "/stats")) {
+        print_stats(c);
+    } else if (!strcmp(word, "/set")) {
+        set(c, name, value);
+    } else if (!strcmp(word, "/regen")) {
+        if (!c->n_turns) {
+            note(c, "nothing was said yet");
+            return 0;
+        }
+        c->turns[c->n_turns - 1].answer.n = 0;
+        return answer(c, err);
+    } else {
+        note(c, "no such command; /help lists them");
+    }
+    return 0;
+}
+
+/* ---- the loop ---- */
+
+static void greet(struct chat *c)
+{
+    char text[320], size[32];
+    struct runt_model_info info;
+    runt_model_info(c->model, &info);
+    if (line_input_is_terminal(c->input)) {
+        snprintf(text, sizeof text, "%.100s, %s, context %u; /help lists the commands",
+                 info.name, cli_bytes(info.file_bytes, size),
+                 runt_session_n_ctx(c->timeline.session));
+        note(c, text);
+    }
+    if (!strcmp(c->template->name, "none") && strcmp(c->o.template_name, "none"))
+        note(c, info.chat_template
+                    ? "the model's chat template is none that runt knows: it continues "
+                      "your text; --template names another"
+                    : "a base model without a chat template: it continues your text");
+}
+
+static int choose_template(struct chat *c, struct runt_err *err)
+{
+    struct runt_model_info info;
+    runt_model_info(c->model, &info);
+    if (strcmp(c->o.template_name, "auto")) {
+        c->template = chat_template_find(c->o.template_name);
+        return c->template
+                   ? 0
+                   : err_set(err, RUNT_E_INVALID,
+                             "unknown template '%s'; there are auto, none, turns, "
+                             "chatml",
+                             c->o.template_name);
+    }
+    if (info.chat_template)
+        c->template = chat_template_detect(info.chat_template);
+    if (!c->template)
+        c->template = chat_template_find("none");
+    return 0;
+}
+
+static int talk(struct chat *c, struct runt_err *err)
+{
+    greet(c);
+    int rc = 0;
+    while (!rc && !c->left) {
+        const char *line;
+        size_t n;
+        enum line_result r = line_input_read(c->input, &line, &n);
+        if (r == LINE_INTERRUPTED)
+            return err_set(err, RUNT_E_INTERRUPTED, "interrupted");
+        if (r == LINE_END)
+            break;
+        if (n && line[0] == '/') {
+            char *text = mem_strndup(line, n);
+            rc = text ? command(c, text, err) : err_nomem(err, "a line");
+            mem_free(text);
+        } else if (n) {
+            rc = add_turn(c, line, n, err);
+            if (!rc)
+                rc = answer(c, err);
+        }
+    }
+    return rc;
+}
+
+int chat_run(const char *path, const struct chat_options *o, struct runt_err *err)
+{
+    struct chat c = {.o = *o};
+    struct runt_session_options so = runt_session_defaults();
+    struct runt_sampler_options sa = cli_sampler_options(&o->sampler);
+    so.n_ctx = (uint32_t)o->n_ctx;
+    so.n_threads = (uint32_t)o->n_threads;
+    int rc = runt_model_load(path, &c.model, err);
+    if (!rc)
+        rc = choose_template(&c, err);
+    if (!rc)
+        rc = timeline_open(&c.timeline, c.model, &so, &sa, err);
+    if (!rc)
+        rc = line_input_open(&c.input, err);
+    if (!rc)
+        rc = talk(&c, err);
+    forget_all(&c);
+    mem_free(c.turns);
+    line_input_close(c.input);
+    timeline_close(&c.timeline);
+    runt_model_free(c.model);
+    return rc;
+}

@@ -1,0 +1,289 @@
+/* Owns the option tables: parsing, --help, and "did you mean". */
+#include "cli/cli.h"
+
+#include "base/mem.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Damerau-Levenshtein distance without transposition memory: rows of at most 63. */
+static size_t edit_distance(const char *a, const char *b)
+{
+    enum { MAX = 63 };
+    size_t na = strlen(a), nb = strlen(b), row[MAX + 1];
+    if (na > MAX || nb > MAX)
+        return MAX;
+    for (size_t j = 0; j <= nb; j++)
+        row[j] = j;
+    for (size_t i = 1; i <= na; i++) {
+        size_t diag = row[0];
+        row[0] = i;
+        for (size_t j = 1; j <= nb; j++) {
+            size_t best = diag + (a[i - 1] != b[j - 1]);
+            diag = row[j];
+            if (row[j] + 1 < best)
+                best = row[j] + 1;
+            if (row[j - 1] + 1 < best)
+                best = row[j - 1] + 1;
+            row[j] = best;
+        }
+    }
+    return row[nb];
+}
+
+static const struct cli_option help_option = {
+    .name = "--help", .brief = "-h", .kind = CLI_FLAG, .help = "show this help"};
+
+static void print_option(const struct cli_option *o)
+{
+    char head[64];
+    snprintf(head, sizeof head, "%s%s%s%s%s", o->brief ? o->brief : "",
+             o->brief ? ", " : (o->name[1] == '-' ? "    " : ""), o->name,
+             o->arg ? " " : "", o->arg ? o->arg : "");
+    printf("  %-26s %s", head, o->help);
+    if (o->kind == CLI_INT && o->value && *(int64_t *)o->value != INT64_MIN)
+        printf(" (default %lld)", (long long)*(int64_t *)o->value);
+    else if (o->kind == CLI_REAL && o->value)
+        printf(" (default %g)", *(double *)o->value);
+    else if (o->kind == CLI_STR && o->value && *(const char **)o->value)
+        printf(" (default %s)", *(const char **)o->value);
+    putchar('\n');
+}
+
+static void print_help(const struct cli_verb *v, const struct cli_option *options)
+{
+    printf("runt %s: %s\n\nusage: runt %s\n\noptions:\n", v->name, v->summary,
+           v->usage);
+    for (const struct cli_option *o = options; o->name; o++)
+        print_option(o);
+    print_option(&help_option);
+    printf("\nexample:\n");
+    for (const char *s = v->example; *s;) {
+        size_t n = strcspn(s, "\n");
+        printf("  %.*s\n", (int)n, s);
+        s += n + (s[n] == '\n');
+    }
+}
+
+static int misuse(const struct cli_verb *v, const char *fmt, va_list ap)
+{
+    fprintf(stderr, "runt %s: ", v->name);
+    vfprintf(stderr, fmt, ap);
+    fprintf(stderr, "\nTry 'runt %s --help'.\n", v->name);
+    return EXIT_USAGE;
+}
+
+int cli_misuse(const struct cli_verb *v, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    int rc = misuse(v, fmt, ap);
+    va_end(ap);
+    return rc;
+}
+
+static int unknown_option(const struct cli_verb *v, const struct cli_option *options,
+                          const char *name)
+{
+    const char *best = NULL;
+    size_t best_d = 0;
+    for (const struct cli_option *o = options; o->name; o++) {
+        size_t d = edit_distance(name, o->name);
+        if (!best || d < best_d) {
+            best = o->name;
+            best_d = d;
+        }
+    }
+    size_t d = edit_distance(name, help_option.name);
+    if (!best || d < best_d) {
+        best = help_option.name;
+        best_d = d;
+    }
+    if (strlen(name) > 2 && best_d <= strlen(name) * 2 / 3)
+        return cli_misuse(v, "unknown option '%s'; did you mean '%s'?", name, best);
+    return cli_misuse(v, "unknown option '%s'", name);
+}
+
+static int store(const struct cli_verb *v, const struct cli_option *o,
+                 const char *shown, const char *text)
+{
+    char *end;
+    errno = 0;
+    switch (o->kind) {
+    case CLI_FLAG:
+        break;
+    case CLI_STR:
+        *(const char **)o->value = text;
+        break;
+    case CLI_LIST: {
+        struct cli_list *l = o->value;
+        const char **p = mem_resize(l->items, l->n + 1, sizeof *p);
+        if (!p)
+            return cli_misuse(v, "out of memory");
+        l->items = p;
+        l->items[l->n++] = text;
+        break;
+    }
+    case CLI_INT: {
+        long long x = strtoll(text, &end, 10);
+        if (end == text || *end || errno == ERANGE)
+            return cli_misuse(v, "%s wants a whole number, not '%s'", shown, text);
+        if ((double)x < o->min || (double)x > o->max)
+            return cli_misuse(v, "%s must be from %.0f to %.0f, not %lld", shown,
+                              o->min, o->max, x);
+        *(int64_t *)o->value = x;
+        break;
+    }
+    case CLI_REAL: {
+        double x = strtod(text, &end);
+        if (end == text || *end || isnan(x))
+            return cli_misuse(v, "%s wants a number, not '%s'", shown, text);
+        if (x < o->min || x > o->max)
+            return cli_misuse(v, "%s must be from %g to %g, not %s", shown, o->min,
+                              o->max, text);
+        *(double *)o->value = x;
+        break;
+    }
+    }
+    return 0;
+}
+
+/* The option that `arg` names (up to '=' or whole), or NULL. */
+static const struct cli_option *find(const struct cli_option *options, const char *arg,
+                                     size_t n)
+{
+    for (const struct cli_option *o = options; o->name; o++)
+        if ((strlen(o->name) == n && !memcmp(o->name, arg, n)) ||
+            (o->brief && strlen(o->brief) == n && !memcmp(o->brief, arg, n)))
+            return o;
+    return NULL;
+}
+
+int cli_parse(const struct cli_verb *v, struct cli_option *options, int argc,
+              char **argv, size_t min_pos, size_t max_pos, struct cli_args *args)
+{
+    int rc = 0;
+    struct cli_args a = {0};
+    bool only_pos = false;
+    a.pos = mem_array((size_t)argc + 1, sizeof *a.pos);
+    if (!a.pos)
+        return cli_misuse(v, "out of memory");
+    for (int i = 1; i < argc && !rc; i++) {
+        const char *arg = argv[i];
+        if (only_pos || arg[0] != '-' || !arg[1]) {
+            a.pos[a.n_pos++] = arg;
+            continue;
+        }
+        if (!strcmp(arg, "--")) {
+            only_pos = true;
+            continue;
+        }
+        if (!strcmp(arg, "--help") || !strcmp(arg, "-h")) {
+            print_help(v, options);
+            rc = CLI_HELP;
+            break;
+        }
+        const char *eq = arg[1] == '-' ? strchr(arg, '=') : NULL;
+        size_t n = eq ? (size_t)(eq - arg) : strlen(arg);
+        const struct cli_option *o = find(options, arg, n);
+        char shown[64];
+        snprintf(shown, sizeof shown, "%.*s", (int)n, arg);
+        if (!o)
+            rc = unknown_option(v, options, shown);
+        else if (o->kind == CLI_FLAG && eq)
+            rc = cli_misuse(v, "%s takes no value", shown);
+        else if (o->kind == CLI_FLAG)
+            *(bool *)o->value = true;
+        else if (eq)
+            rc = store(v, o, shown, eq + 1);
+        else if (i + 1 >= argc)
+            rc = cli_misuse(v, "%s wants a value (%s)", shown, o->arg);
+        else
+            rc = store(v, o, shown, argv[++i]);
+    }
+    if (!rc && a.n_pos < min_pos)
+        rc = cli_misuse(v, "too few arguments\nusage: runt %s", v->usage);
+    if (!rc && a.n_pos > max_pos)
+        rc = cli_misuse(v, "unexpected argument '%s'\nusage: runt %s", a.pos[max_pos],
+                        v->usage);
+    *args = a;
+    if (rc)
+        cli_free(options, args);
+    return rc;
+}
+
+void cli_free(struct cli_option *options, struct cli_args *args)
+{
+    for (struct cli_option *o = options; o->name; o++) {
+        if (o->kind == CLI_LIST) {
+            struct cli_list *l = o->value;
+            mem_free(l->items);
+            *l = (struct cli_list){0};
+        }
+    }
+    mem_free(args->pos);
+    *args = (struct cli_args){0};
+}
+
+static const struct cli_verb *nearest_verb(const char *name)
+{
+    const struct cli_verb *best = NULL;
+    size_t best_d = 4;
+    for (size_t i = 0; cli_verbs[i]; i++) {
+        size_t d = edit_distance(name, cli_verbs[i]->name);
+        if (d < best_d && d < strlen(name)) {
+            best_d = d;
+            best = cli_verbs[i];
+        }
+    }
+    return best;
+}
+
+static void print_verbs(FILE *f)
+{
+    fprintf(f,
+            "runt %s: GPT-2-class models from checkpoint to 4 bits and below, on a "
+            "plain CPU\n\nusage: runt VERB [options]\n\n",
+            RUNT_VERSION);
+    for (size_t i = 0; cli_verbs[i]; i++)
+        fprintf(f, "  %-10s %s\n", cli_verbs[i]->name, cli_verbs[i]->summary);
+    fprintf(f, "\n'runt VERB --help' shows a verb's options and an example.\n");
+}
+
+int main(int argc, char **argv)
+{
+    if (argc < 2) {
+        print_verbs(stderr);
+        return EXIT_USAGE;
+    }
+    if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") ||
+        !strcmp(argv[1], "help")) {
+        print_verbs(stdout);
+        return EXIT_OK;
+    }
+    if (!strcmp(argv[1], "--version")) {
+        printf("runt %s\n", RUNT_VERSION);
+        return EXIT_OK;
+    }
+    for (size_t i = 0; cli_verbs[i]; i++) {
+        if (strcmp(cli_verbs[i]->name, argv[1]))
+            continue;
+        int rc = cli_verbs[i]->run(argc - 1, argv + 1);
+        /* A full disk or a closed pipe behind standard output is a failure too. */
+        if (fflush(stdout) && rc == EXIT_OK) {
+            fprintf(stderr, "runt %s: cannot write standard output: %s\n", argv[1],
+                    strerror(errno));
+            rc = EXIT_FAILED;
+        }
+        return rc == CLI_HELP ? EXIT_OK : rc;
+    }
+    const struct cli_verb *near = nearest_verb(argv[1]);
+    fprintf(stderr, "runt: unknown verb '%s'", argv[1]);
+    if (near)
+        fprintf(stderr, "; did you mean '%s'?", near->name);
+    fprintf(stderr, "\nTry 'runt --help'.\n");
+    return EXIT_USAGE;
+}

@@ -1,0 +1,182 @@
+/* Owns what verbs share at the terminal: failures, progress, interrupts, figures. */
+#include "cli/cli.h"
+
+#include "base/utf8.h"
+
+#include <ctype.h>
+#include <math.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/resource.h>
+#include <time.h>
+#include <unistd.h>
+
+static volatile sig_atomic_t interrupted;
+
+static void on_signal(int sig)
+{
+    (void)sig;
+    interrupted = 1;
+}
+
+void cli_catch_interrupt(void)
+{
+    struct sigaction sa = {.sa_handler = on_signal}; /* no SA_RESTART: reads return */
+    sigemptyset(&sa.sa_mask);
+    sigaction(SIGINT, &sa, NULL);
+    sigaction(SIGTERM, &sa, NULL);
+}
+
+bool cli_interrupted(void)
+{
+    return interrupted;
+}
+
+void cli_clear_interrupt(void)
+{
+    interrupted = 0;
+}
+
+int cli_fail(const struct cli_verb *v, const struct runt_err *err)
+{
+    cli_progress_done();
+    if (err->code == RUNT_E_INTERRUPTED) {
+        fprintf(stderr, "runt %s: interrupted\n", v->name);
+        return EXIT_INTERRUPTED;
+    }
+    fprintf(stderr, "runt %s: %s\n", v->name, err->msg);
+    return EXIT_FAILED;
+}
+
+/* ---- progress ---- */
+
+static bool bar_shown;
+static double bar_last;
+
+double cli_seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+int cli_progress(void *ctx, const char *what, unsigned long long done,
+                 unsigned long long total)
+{
+    (void)ctx;
+    double now = cli_seconds();
+    if (isatty(2) && (now - bar_last > 0.1 || !bar_shown)) {
+        enum { WIDTH = 24 };
+        char bar[WIDTH + 1];
+        double part = total ? (double)done / (double)total : 0;
+        for (int i = 0; i < WIDTH; i++)
+            bar[i] = (i + 1) <= part * WIDTH ? '#' : '.';
+        bar[WIDTH] = 0;
+        fprintf(stderr, "\r\033[K%-32.32s [%s] %3.0f%%", what, bar, part * 100);
+        fflush(stderr);
+        bar_shown = true;
+        bar_last = now;
+    }
+    return interrupted;
+}
+
+void cli_progress_done(void)
+{
+    if (bar_shown)
+        fprintf(stderr, "\r\033[K");
+    bar_shown = false;
+}
+
+/* ---- figures ---- */
+
+int cli_format_parse(const struct cli_verb *v, const char *s, const char *allowed,
+                     enum cli_format *out)
+{
+    static const char *const names[] = {"text", "md", "csv", "json"};
+    for (unsigned i = 0; i < sizeof names / sizeof *names; i++) {
+        if (!strcasecmp(s, names[i]) && strstr(allowed, names[i])) {
+            *out = (enum cli_format)i;
+            return 0;
+        }
+    }
+    return cli_misuse(v, "-o takes one of %s, not '%s'", allowed, s);
+}
+
+const char *cli_bytes(uint64_t n, char buf[static 32])
+{
+    static const char *const units[] = {"B", "kB", "MB", "GB", "TB"};
+    double x = (double)n;
+    unsigned u = 0;
+    for (; x >= 999.95 && u < 4; u++)
+        x /= 1000;
+    snprintf(buf, 32, u ? "%.*f %s" : "%.*f %s", u ? (x < 10 ? 2 : 1) : 0, x, units[u]);
+    return buf;
+}
+
+bool cli_parse_bytes(const char *s, uint64_t *out)
+{
+    static const struct {
+        const char *unit;
+        double factor;
+    } units[] = {{"", 1},         {"B", 1},        {"K", 1e3},     {"kB", 1e3},
+                 {"M", 1e6},      {"MB", 1e6},     {"G", 1e9},     {"GB", 1e9},
+                 {"KiB", 0x1p10}, {"MiB", 0x1p20}, {"GiB", 0x1p30}};
+    char *end;
+    double x = strtod(s, &end);
+    if (end == s || !(x >= 0) || !isfinite(x) || !isdigit((unsigned char)*s))
+        return false;
+    while (*end == ' ')
+        end++;
+    for (unsigned i = 0; i < sizeof units / sizeof *units; i++) {
+        if (strcasecmp(end, units[i].unit))
+            continue;
+        x *= units[i].factor;
+        if (x >= 0x1p63)
+            return false;
+        *out = (uint64_t)x;
+        return true;
+    }
+    return false;
+}
+
+void cli_json_str(FILE *f, const char *s, size_t n)
+{
+    putc('"', f);
+    for (size_t i = 0; i < n;) {
+        size_t len = utf8_len(s + i, n - i);
+        if (!len) {
+            fputs("\\ufffd", f);
+            i++;
+            continue;
+        }
+        unsigned char c = (unsigned char)s[i];
+        if (c == '"' || c == '\\')
+            fprintf(f, "\\%c", c);
+        else if (c < 0x20 || c == 0x7f)
+            fprintf(f, "\\u%04x", c);
+        else
+            fwrite(s + i, 1, len, f);
+        i += len;
+    }
+    putc('"', f);
+}
+
+bool cli_color(FILE *f)
+{
+    const char *no = getenv("NO_COLOR"), *term = getenv("TERM");
+    return isatty(fileno(f)) && (!no || !*no) && term && strcmp(term, "dumb");
+}
+
+size_t cli_peak_rss(void)
+{
+    struct rusage u;
+    if (getrusage(RUSAGE_SELF, &u))
+        return 0;
+#ifdef __APPLE__
+    return (size_t)u.ru_maxrss;
+#else
+    return (size_t)u.ru_maxrss * 1024;
+#endif
+}

@@ -1,0 +1,288 @@
+/* Owns how the command line turns checkpoints into model files and names into paths. */
+#include "cli/convert.h"
+
+#include "base/err.h"
+#include "base/file.h"
+#include "base/js.h"
+#include "base/mem.h"
+#include "import/hub.h"
+#include "import/import.h"
+#include "model/model.h"
+
+#include <dirent.h>
+#include <string.h>
+
+/* ---- import ---- */
+
+/* chat_template of tokenizer_config.json, when there is a plain one. */
+static int copy_template(struct gguf_writer *w, const char *dir, struct runt_err *err)
+{
+    json_t *o = NULL;
+    char *path = mem_printf("%s/tokenizer_config.json", dir);
+    int rc = path ? 0 : err_nomem(err, "a path");
+    if (!rc && file_exists(path))
+        rc = js_parse_file(path, &o, err);
+    const json_t *t = rc ? NULL : json_object_get(o, "chat_template");
+    if (json_is_string(t))
+        gguf_set_str(w, "tokenizer.chat_template", json_string_value(t),
+                     json_string_length(t));
+    json_decref(o);
+    mem_free(path);
+    return rc;
+}
+
+int convert_folder(const char *dir, const char *name, const char *path,
+                   const struct quant_options *o, FILE *notes,
+                   struct quant_report *report, struct runt_err *err)
+{
+    struct hf_checkpoint *c = NULL;
+    struct gguf_writer *w = NULL;
+    struct tok_vocab v = {0};
+    int rc = hf_open(dir, &c, err);
+    if (!rc)
+        rc = tok_vocab_load(dir, &v, err);
+    if (rc)
+        goto out;
+    const struct gpt2_shape *s = hf_shape(c);
+    if (v.n_tokens > s->n_vocab) {
+        rc = err_set(err, RUNT_E_FORMAT, "%s: %zu tokens for %u embedding rows", dir,
+                     v.n_tokens, s->n_vocab);
+        goto out;
+    }
+    rc = tok_vocab_pad(&v, s->n_vocab, err);
+    if (!rc)
+        rc = gguf_writer_create(&w, err);
+    if (rc)
+        goto out;
+    if (v.eos < 0 && s->eos >= 0 && (size_t)s->eos < v.n_tokens)
+        v.eos = s->eos;
+    if (v.bos < 0 && s->bos >= 0 && (size_t)s->bos < v.n_tokens)
+        v.bos = s->bos;
+    model_write_meta(w, s, &v, name);
+    rc = copy_template(w, dir, err);
+    if (!rc)
+        rc = quant_write(hf_source(c), w, path, o, report, err);
+    if (!rc && notes && hf_n_ignored(c))
+        fprintf(notes, "left out %zu tensors that a GPT-2 has no use for (%s%s)\n",
+                hf_n_ignored(c), hf_ignored(c, 0), hf_n_ignored(c) > 1 ? ", ..." : "");
+out:
+    gguf_writer_destroy(w);
+    tok_vocab_free(&v);
+    hf_close(c);
+    return rc;
+}
+
+/* ---- names ---- */
+
+/* The .gguf file in a snapshot, or NULL when there is none or more than one. */
+static char *only_gguf(const char *dir)
+{
+    char *found = NULL;
+    DIR *d = opendir(dir);
+    for (struct dirent *e; d && (e = readdir(d));) {
+        size_t n = strlen(e->d_name);
+        if (n < 5 || strcmp(e->d_name + n - 5, ".gguf"))
+            continue;
+        if (found) {
+            mem_free(found);
+            found = NULL;
+            break;
+        }
+        found = mem_printf("%s/%s", dir, e->d_name);
+    }
+    if (d)
+        closedir(d);
+    return found;
+}
+
+static int repo_path(const char *repo, char **path, struct runt_err *err)
+{
+    char *snapshot = NULL, *dir = NULL, *out = NULL;
+    struct quant_report report = {0};
+    int rc = hub_find_cached(repo, NULL, &snapshot, err);
+    if (rc) {
+        rc = err_set(err, RUNT_E_NOTFOUND,
+                     "%s is neither a file nor a model pulled before; get it with: "
+                     "runt pull %s",
+                     repo, repo);
+        goto out;
+    }
+    out = only_gguf(snapshot);
+    if (out)
+        goto out;
+    dir = hub_converted_dir(repo);
+    const char *commit = strrchr(snapshot, '/');
+    out = dir && commit ? mem_printf("%s%s-float.gguf", dir, commit) : NULL;
+    if (!out) {
+        rc = err_nomem(err, "a path");
+        goto out;
+    }
+    if (file_exists(out))
+        goto out;
+    rc = file_make_dirs(dir, err);
+    struct quant_options o = {.progress = cli_progress};
+    if (!rc)
+        rc = convert_folder(snapshot, repo, out, &o, NULL, &report, err);
+    cli_progress_done();
+out:
+    if (rc)
+        mem_free(out);
+    else
+        *path = out;
+    quant_report_free(&report);
+    mem_free(dir);
+    mem_free(snapshot);
+    return rc;
+}
+
+int convert_model_path(const char *arg, char **path, struct runt_err *err)
+{
+    if (file_is_dir(arg))
+        return err_set(
+            err, RUNT_E_INVALID,
+            "%s is a folder; make a model file of it first: runt import %s -o "
+            "model.gguf",
+            arg, arg);
+    if (!file_exists(arg) && hub_is_repo_id(arg))
+        return repo_path(arg, path, err);
+    if (!file_exists(arg))
+        return err_set(
+            err, RUNT_E_NOTFOUND,
+            "%s: no such model file; make one with: runt import DIR -o %s (or "
+            "runt pull openai-community/gpt2, then -m openai-community/gpt2)",
+            arg, arg);
+    *path = mem_strdup(arg);
+    return *path ? 0 : err_nomem(err, "a path");
+}
+
+int convert_model_load(const char *arg, runt_model **out, struct runt_err *err)
+{
+    char *path = NULL;
+    int rc = convert_model_path(arg, &path, err);
+    if (!rc)
+        rc = runt_model_load(path, out, err);
+    mem_free(path);
+    return rc;
+}
+
+/* ---- types ---- */
+
+int convert_type(const struct cli_verb *v, const char *name,
+                 const struct fmt_info **out)
+{
+    *out = fmt_by_name(name);
+    if (*out)
+        return 0;
+    char list[256] = "";
+    for (size_t i = 0; fmt_at(i); i++)
+        snprintf(list + strlen(list), sizeof list - strlen(list), "%s%s", i ? ", " : "",
+                 fmt_at(i)->name);
+    return cli_misuse(v, "unknown type '%s'; the types are %s", name, list);
+}
+
+int convert_overrides(const struct cli_verb *v, const struct cli_list *items,
+                      struct quant_override **out)
+{
+    struct quant_override *o = mem_array(items->n, sizeof *o);
+    int rc = o ? 0 : cli_misuse(v, "out of memory");
+    for (size_t i = 0; i < items->n && !rc; i++) {
+        const char *eq = strrchr(items->items[i], '=');
+        if (!eq || eq == items->items[i]) {
+            rc = cli_misuse(v, "--tensor wants REGEX=TYPE, not '%s'", items->items[i]);
+            break;
+        }
+        rc = convert_type(v, eq + 1, &o[i].fmt);
+        if (!rc) {
+            o[i].pattern = mem_strndup(items->items[i], (size_t)(eq - items->items[i]));
+            if (!o[i].pattern)
+                rc = cli_misuse(v, "out of memory");
+        }
+    }
+    if (rc && o)
+        convert_overrides_free(o, items->n);
+    else
+        *out = o;
+    return rc;
+}
+
+void convert_overrides_free(struct quant_override *o, size_t n)
+{
+    for (size_t i = 0; o && i < n; i++)
+        mem_free((char *)(uintptr_t)o[i].pattern);
+    mem_free(o);
+}
+
+/* ---- the report ---- */
+
+static void print_text(FILE *f, const char *path, const struct quant_report *r,
+                       double seconds)
+{
+    char size[32];
+    fprintf(f, "%-28s %14s  %-13s %10s %10s %10s\n", "tensor", "shape", "type", "bytes",
+            "rel.error", "max.error");
+    for (size_t i = 0; i < r->n_tensors; i++) {
+        const struct quant_tensor_report *t = &r->tensors[i];
+        char shape[48], type[48];
+        if (t->desc.n_dims == 1)
+            snprintf(shape, sizeof shape, "%llu", (unsigned long long)t->desc.n_cols);
+        else
+            snprintf(shape, sizeof shape, "%llu x %llu",
+                     (unsigned long long)t->desc.n_rows,
+                     (unsigned long long)t->desc.n_cols);
+        snprintf(type, sizeof type, "%s -> %s", t->desc.fmt->name, t->to->name);
+        fprintf(f, "%-28s %14s  %-13s %10llu %10.3g %10.3g\n", t->desc.name, shape,
+                type, (unsigned long long)t->bytes, t->rel_error, t->max_error);
+    }
+    for (size_t i = 0; i < r->n_tensors; i++) {
+        const struct quant_tensor_report *t = &r->tensors[i];
+        if (t->to != t->wanted)
+            fprintf(
+                f,
+                "note: %s stays %s: rows of %llu numbers are not whole %s blocks of "
+                "%u\n",
+                t->desc.name, t->to->name, (unsigned long long)t->desc.n_cols,
+                t->wanted->name, t->wanted->block_len);
+        if (!t->desc.fmt->is_float && t->to != t->desc.fmt)
+            fprintf(f,
+                    "note: %s was already rounded to %s: start from a float model for "
+                    "less error\n",
+                    t->desc.name, t->desc.fmt->name);
+    }
+    fprintf(f,
+            "%s: %s (%llu bytes), %.3f bits per weight over the whole file, %.2f s\n",
+            path, cli_bytes(r->file_bytes, size), (unsigned long long)r->file_bytes,
+            r->bits_per_weight, seconds);
+}
+
+static void print_json(FILE *f, const char *path, const struct quant_report *r,
+                       double seconds)
+{
+    fprintf(f, "{\"file\":");
+    cli_json_str(f, path, strlen(path));
+    fprintf(f,
+            ",\"file_bytes\":%llu,\"weights\":%llu,\"bits_per_weight\":%.6f,"
+            "\"seconds\":%.3f,\"fallbacks\":%zu,\"tensors\":[",
+            (unsigned long long)r->file_bytes, (unsigned long long)r->n_weights,
+            r->bits_per_weight, seconds, r->n_fallbacks);
+    for (size_t i = 0; i < r->n_tensors; i++) {
+        const struct quant_tensor_report *t = &r->tensors[i];
+        fprintf(f,
+                "%s\n{\"name\":\"%s\",\"rows\":%llu,\"columns\":%llu,\"from\":\"%s\","
+                "\"type\":\"%s\",\"wanted\":\"%s\",\"bytes\":%llu,\"rel_error\":%.9g,"
+                "\"max_error\":%.9g}",
+                i ? "," : "", t->desc.name, (unsigned long long)t->desc.n_rows,
+                (unsigned long long)t->desc.n_cols, t->desc.fmt->name, t->to->name,
+                t->wanted->name, (unsigned long long)t->bytes, t->rel_error,
+                t->max_error);
+    }
+    fprintf(f, "]}\n");
+}
+
+void convert_print_report(FILE *f, enum cli_format format, const char *path,
+                          const struct quant_report *r, double seconds)
+{
+    if (format == CLI_JSON)
+        print_json(f, path, r, seconds);
+    else
+        print_text(f, path, r, seconds);
+}

@@ -1,0 +1,40 @@
+/* From a checkpoint folder, or the name of a pulled model, to a model file: shared by
+ * `import`, `run`, and every verb that takes -m. */
+#ifndef RUNT_CLI_CONVERT_H
+#define RUNT_CLI_CONVERT_H
+
+#include "cli/cli.h"
+#include "quant/quant.h"
+#include "runt/runt.h"
+#include "tok/tok.h"
+
+/* Import the Hugging Face folder `dir` into `path`; `name` becomes general.name.  Says
+ * on `notes` (may be NULL) which tensors of the checkpoint were left out. */
+int convert_folder(const char *dir, const char *name, const char *path,
+                   const struct quant_options *o, FILE *notes,
+                   struct quant_report *report, struct runt_err *err);
+
+/* The model file behind what a user typed after -m: a file; or ORG/NAME, pulled before,
+ * which is imported once into runt's own cache (without rounding).  *path is freed with
+ * mem_free.  The error of a model that is nowhere says how to get one. */
+int convert_model_path(const char *arg, char **path, struct runt_err *err);
+
+/* convert_model_path and runt_model_load. */
+int convert_model_load(const char *arg, runt_model **out, struct runt_err *err);
+
+/* --tensor 'REGEX=TYPE' items -> overrides (mem_array'd, strings mem_strdup'd); misuse
+ * is printed and EXIT_USAGE returned. */
+int convert_overrides(const struct cli_verb *v, const struct cli_list *items,
+                      struct quant_override **out);
+void convert_overrides_free(struct quant_override *o, size_t n);
+
+/* A type name in any case; prints what is allowed and returns EXIT_USAGE when unknown.
+ */
+int convert_type(const struct cli_verb *v, const char *name,
+                 const struct fmt_info **out);
+
+/* The report of import and quantize: CLI_TEXT for people, or CLI_JSON. */
+void convert_print_report(FILE *f, enum cli_format format, const char *path,
+                          const struct quant_report *r, double seconds);
+
+#endif

@@ -1,0 +1,11 @@
+/* One verb a file: cmd_NAME.c. */
+#ifndef RUNT_CLI_VERBS_H
+#define RUNT_CLI_VERBS_H
+
+#include "cli/cli.h"
+
+extern const struct cli_verb verb_run, verb_pull, verb_list, verb_rm, verb_import,
+    verb_init, verb_quantize, verb_eval, verb_generate, verb_chat, verb_inspect,
+    verb_tokenize;
+
+#endif
