@@ -11,7 +11,7 @@
 #include <stdint.h>
 
 enum {
-    JS_MAX_BYTES = 32 << 20,    /* GPT-2's tokenizer.json has 3.5 MB */
+    JS_MAX_BYTES = 24 << 20,    /* GPT-2's tokenizer.json has 3.5 MB */
     JS_MAX_CONTAINERS = 1000000 /* jansson spends up to 250 bytes on an empty one */
 };
 

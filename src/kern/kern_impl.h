@@ -16,8 +16,7 @@ enum {
 };
 
 /* exp.  LN2_HI has 15 significant bits, so n * LN2_HI is exact; C2..C6 are the minimax
- * polynomial of e^r = 1 + r + C2 r^2 + ... on |r| <= ln(2) / 2, relative error 2^-28.
- */
+ * polynomial of e^r = 1 + r + C2 r^2 + ... on |r| <= ln(2) / 2, error 2^-28. */
 #define KERN_EXP_LO -104.0f /* e^x rounds to 0 */
 #define KERN_EXP_HI 89.0f   /* e^x rounds to +inf */
 #define KERN_LOG2E 0x1.715476p+0f

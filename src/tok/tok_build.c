@@ -252,6 +252,11 @@ static int compare_specials(const void *x, const void *y)
     return c ? c : (a->len > b->len) - (a->len < b->len);
 }
 
+static bool starts_with(struct tok_str s, struct tok_str head)
+{
+    return s.len >= head.len && !memcmp(s.data, head.data, head.len);
+}
+
 static int build_specials(struct tok *t, const struct tok_origin *from,
                           struct runt_err *err)
 {
@@ -268,7 +273,8 @@ static int build_specials(struct tok *t, const struct tok_origin *from,
     }
     struct special *list = mem_array(n, sizeof *list);
     t->specials = mem_array(n, sizeof *t->specials);
-    if (!list || !t->specials) {
+    t->special_parent = mem_array(n, sizeof *t->special_parent);
+    if (!list || !t->specials || !t->special_parent) {
         rc = err_nomem(err, "a vocabulary's special tokens");
         goto out;
     }
@@ -278,6 +284,10 @@ static int build_specials(struct tok *t, const struct tok_origin *from,
             list[t->n_specials++] = (struct special){t->bytes[id], (int32_t)id};
     qsort(list, n, sizeof *list, compare_specials);
     for (size_t i = 0; i < n; i++) {
+        int32_t parent = (int32_t)i - 1;
+        while (parent >= 0 && !starts_with(list[i].s, list[parent].s))
+            parent = t->special_parent[parent];
+        t->special_parent[i] = parent;
         t->specials[i] = list[i].id;
         t->special_row[(uint8_t)list[i].s.data[0] + 1]++;
     }
@@ -340,6 +350,7 @@ void tok_destroy(struct tok *t)
     mem_free(t->merges);
     mem_free(t->merged);
     mem_free(t->specials);
+    mem_free(t->special_parent);
     mem_free(t);
 }
 

@@ -302,37 +302,39 @@ static int encode_plain(struct encoder *e, size_t begin, size_t end,
     return 0;
 }
 
-/* The longest special token that p starts with, or -1.  They are sorted: one more byte
- * narrows the range of candidates, the shortest of which comes first. */
+/* Whether a special token sorts after the text p, of which it is no prefix then. */
+static bool sorts_after(struct tok_str s, const char *p, size_t n)
+{
+    int c = memcmp(s.data, p, s.len < n ? s.len : n);
+    return c ? c > 0 : s.len > n;
+}
+
+/* The longest special token that p starts with, or -1.  It is the last one that does
+ * not sort after p, or a prefix of that one: special_parent leads from prefix to
+ * prefix. */
 static int32_t special_at(const struct tok *t, const char *p, size_t n, size_t *len)
 {
-    uint8_t first = (uint8_t)p[0];
-    size_t lo = t->special_row[first], hi = t->special_row[first + 1];
-    int32_t best = -1;
-    for (size_t depth = 1; lo < hi; depth++) {
-        if (t->bytes[t->specials[lo]].len == depth) {
-            best = t->specials[lo++];
-            *len = depth;
-        }
-        if (depth == n)
-            break;
-        uint8_t c = (uint8_t)p[depth];
-        size_t bounds[2];
-        for (unsigned side = 0; side < 2; side++) { /* first >= c, first > c */
-            size_t a = lo, b = hi;
-            while (a < b) {
-                size_t mid = a + (b - a) / 2;
-                if ((uint8_t)t->bytes[t->specials[mid]].data[depth] < c + side)
-                    a = mid + 1;
-                else
-                    b = mid;
-            }
-            bounds[side] = a;
-        }
-        lo = bounds[0];
-        hi = bounds[1];
+    size_t first = t->special_row[(uint8_t)p[0]], common = 0;
+    size_t lo = first, hi = t->special_row[(uint8_t)p[0] + 1];
+    while (lo < hi) {
+        size_t mid = lo + (hi - lo) / 2;
+        if (sorts_after(t->bytes[t->specials[mid]], p, n))
+            hi = mid;
+        else
+            lo = mid + 1;
     }
-    return best;
+    if (lo == first)
+        return -1;
+    int32_t i = (int32_t)lo - 1;
+    struct tok_str s = t->bytes[t->specials[i]];
+    while (common < s.len && common < n && s.data[common] == p[common])
+        common++;
+    while (i >= 0 && t->bytes[t->specials[i]].len > common)
+        i = t->special_parent[i];
+    if (i < 0)
+        return -1;
+    *len = t->bytes[t->specials[i]].len;
+    return t->specials[i];
 }
 
 static int encode_special(struct encoder *e, size_t n, struct runt_err *err)
@@ -340,10 +342,7 @@ static int encode_special(struct encoder *e, size_t n, struct runt_err *err)
     const struct tok *t = e->t;
     size_t begin = 0, len = 0;
     for (size_t i = 0; i < n;) {
-        uint8_t c = (uint8_t)e->text[i];
-        int32_t id = t->special_row[c] == t->special_row[c + 1]
-                         ? -1
-                         : special_at(t, e->text + i, n - i, &len);
+        int32_t id = special_at(t, e->text + i, n - i, &len);
         if (id < 0) {
             i++;
             continue;

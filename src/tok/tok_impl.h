@@ -64,6 +64,8 @@ struct tok {
     struct tok_merge *merges;
     int32_t *merged;           /* by rank: the id that a merge makes */
     int32_t *specials;         /* control and user-defined ids, ascending by bytes */
+    int32_t *special_parent;   /* by place in `specials`: that of the longest other one
+                                  that it starts with, or -1 */
     uint32_t special_row[257]; /* by first byte, into `specials` */
 };
 

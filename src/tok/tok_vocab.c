@@ -88,22 +88,14 @@ static int pad_name(char *p, size_t id)
     return snprintf(p, PAD_ROOM, "[PAD %zu]", id);
 }
 
-/* Add an unused token for every id that has none; kinds[id] of 0 marks them. */
+/* Add an unused token for every id of kinds[0..n_tokens) that has none. */
 static int fill_holes(struct vocab_builder *b, int32_t *kinds, size_t n_tokens,
                       struct runt_err *err)
 {
-    size_t n_holes = n_tokens;
     int rc = 0;
-    for (size_t i = 0; i < b->tokens.n; i++) {
-        int32_t *kind = &kinds[b->tokens.items[i].number];
-        n_holes -= !*kind;
-        *kind = TOK_NORMAL;
-    }
-    if (n_holes > MAX_HOLES)
-        return err_set(err, RUNT_E_FORMAT,
-                       "%s: %zu of the ids 0..%zu are missing, more than %d",
-                       b->from.tokens, n_holes, n_tokens - 1, MAX_HOLES);
-    for (size_t id = 0; n_holes && !rc; id++) {
+    for (size_t i = 0; i < b->tokens.n; i++)
+        kinds[b->tokens.items[i].number] = TOK_NORMAL;
+    for (size_t id = 0; id < n_tokens && !rc; id++) {
         char name[PAD_ROOM];
         if (kinds[id])
             continue;
@@ -111,7 +103,6 @@ static int fill_holes(struct vocab_builder *b, int32_t *kinds, size_t n_tokens,
         struct vocab_item item = {b->text.len, n, (int32_t)id, TOK_UNUSED};
         sb_put(&b->text, name, n);
         rc = list_add(&b->tokens, item, err);
-        n_holes--;
     }
     return rc;
 }
@@ -151,6 +142,10 @@ int vocab_finish(struct vocab_builder *b, const char *unknown, struct tok_vocab 
     for (size_t i = 0; i < b->tokens.n; i++)
         if ((size_t)b->tokens.items[i].number >= v.n_tokens)
             v.n_tokens = (size_t)b->tokens.items[i].number + 1;
+    if (v.n_tokens > b->tokens.n + MAX_HOLES)
+        return err_set(
+            err, RUNT_E_FORMAT, "%s: %zu of the ids 0..%zu are missing, more than %d",
+            from.tokens, v.n_tokens - b->tokens.n, v.n_tokens - 1, MAX_HOLES);
     v.tokens = mem_array(v.n_tokens, sizeof *v.tokens);
     v.kinds = mem_array(v.n_tokens, sizeof *v.kinds);
     v.merges = mem_array(v.n_merges, sizeof *v.merges);

@@ -1,6 +1,5 @@
 /* The kernels in AVX2, FMA and F16C.  The 16 lanes of the specification are two
- * registers (struct lanes); blocks fill one register each, the even ones .lo and the
- * odd ones .hi.
+ * registers (struct lanes); a block fills one, even blocks .lo and odd blocks .hi.
  *
  * Dot products come as one function for each format, made from an inline body whose
  * format and number of vectors are constants.  Several vectors at a time share the work

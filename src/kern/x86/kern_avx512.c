@@ -6,8 +6,7 @@
  * without saturation, which is the specification's group.  Signs move from the weight
  * to the vector: |w| * (x, negated where w is negative).
  *
- * Tests build this file a second time with KERN_SIMDE, for processors without AVX-512.
- */
+ * Tests build this file a second time, with KERN_SIMDE, for other processors. */
 #include "kern/kern_impl.h"
 
 #ifdef KERN_SIMDE
@@ -253,7 +252,8 @@ static void dot_q4_1(size_t n, const void *w, const void *x, size_t x_stride,
 /* The elements i to i + 15 that are below n. */
 INLINE __mmask16 below(size_t i, size_t n)
 {
-    return n - i < KERN_LANES ? (__mmask16)((1u << (n - i)) - 1) : 0xffff;
+    unsigned mask = n - i < KERN_LANES ? (1u << (n - i)) - 1 : 0xffff;
+    return (__mmask16)mask;
 }
 
 /* kern_ref_expf, step for step. */
