@@ -141,7 +141,8 @@ static int answer(struct chat *c, struct runt_err *err)
 {
     struct turn *t = &c->turns[c->n_turns - 1];
     const char *stops[1] = {c->template->stop};
-    struct stream s = {.out = stdout, .stops = stops, .n_stops = stops[0] ? 1 : 0};
+    struct stream s = {
+        .out = stdout, .stops = stops, .n_stops = stops[0] ? 1 : 0, .skip_space = true};
     struct token_list tokens = {0};
     int rc = context_tokens(c, &tokens, err);
     if (!rc && !tokens.n)
@@ -334,8 +335,8 @@ static int talk(struct chat *c, struct runt_err *err)
         const char *line;
         size_t n;
         enum line_result r = line_input_read(c->input, &line, &n);
-        if (r == LINE_INTERRUPTED)
-            return err_set(err, RUNT_E_INTERRUPTED, "interrupted");
+        if (r == LINE_INTERRUPTED) /* leaving is no failure: nothing to say */
+            return err_set(err, RUNT_E_INTERRUPTED, "%s", "");
         if (r == LINE_END)
             break;
         if (n && line[0] == '/') {

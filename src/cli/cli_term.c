@@ -43,7 +43,8 @@ int cli_fail(const struct cli_verb *v, const struct runt_err *err)
 {
     cli_progress_done();
     if (err->code == RUNT_E_INTERRUPTED) {
-        fprintf(stderr, "runt %s: interrupted\n", v->name);
+        if (*err->msg)
+            fprintf(stderr, "runt %s: interrupted\n", v->name);
         return EXIT_INTERRUPTED;
     }
     fprintf(stderr, "runt %s: %s\n", v->name, err->msg);

@@ -9,8 +9,12 @@
 static void show(struct stream *s, size_t n)
 {
     struct strbuf *h = &s->held;
-    size_t before = s->text.len;
-    for (size_t i = 0; i < n;) {
+    size_t before = s->text.len, i = 0;
+    if (n && s->skip_space) {
+        i = h->data[0] == ' ';
+        s->skip_space = false;
+    }
+    while (i < n) {
         size_t len = utf8_len(h->data + i, n - i);
         if (len)
             sb_put(&s->text, h->data + i, len);

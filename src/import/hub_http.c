@@ -21,8 +21,7 @@
 #include <time.h>
 
 enum {
-    HEADERS_MAX =
-        64 << 10, /* bytes of headers in one answer; the hub sends about 3 kB */
+    HEADERS_MAX = 64 << 10, /* bytes in one answer; the hub sends about 3 kB */
     URL_MAX = 8192,
     REDIRECTS_MAX = 10,
     CONNECT_S = 10,

@@ -34,6 +34,7 @@ bool hub_offline(const struct hub_options *o);
 /* The commit that refs/REVISION names, or REVISION itself when it is one. */
 int hub_read_ref(const struct hub_paths *p, const char *revision, char commit[41],
                  struct runt_err *err);
+/* Does nothing when REVISION is that commit or already names it. */
 int hub_write_ref(const struct hub_paths *p, const char *revision, const char *commit,
                   struct runt_err *err);
 

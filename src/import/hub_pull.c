@@ -237,7 +237,7 @@ static int pull(struct pull *p, char **snapshot_dir, struct runt_err *err)
     else
         rc = want_default(p, err);
     hub_net_close(p->net);
-    if (!rc && !hub_commit_ok(p->revision))
+    if (!rc)
         rc = hub_write_ref(&p->paths, p->revision, p->commit, err);
     char *dir = rc ? NULL : hub_snapshot_path(&p->paths, p->commit, NULL);
     if (!rc && !dir)
