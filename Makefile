@@ -3,7 +3,8 @@
 .PHONY: all demo test test-long bench install fuzz format clean setup-build setup-test
 
 all: setup-build
-	@test -f build/build.ninja || meson setup build >/dev/null
+	@test -f build/build.ninja || { mkdir -p build; meson setup build >build/setup.log; } || \
+	    { tail -20 build/setup.log; exit 1; }
 	@ninja -C build runt
 
 demo: all

@@ -11,14 +11,15 @@ one() {
     shift 3
     dir=build/test-$name
     rm -f "$dir/meson-logs/testlog.junit.xml"
-    [ -f "$dir/build.ninja" ] || CC=$compiler meson setup "$dir" -Dwerror=true "$@" >/dev/null ||
-        return
+    mkdir -p "$dir"
+    [ -f "$dir/build.ninja" ] ||
+        CC=$compiler meson setup "$dir" -Dwerror=true "$@" >"$dir/setup.log" ||
+        { tail -20 "$dir/setup.log"; return; }
     ninja -C "$dir" >"$dir/build.log" 2>&1 || { tail -40 "$dir/build.log"; return; }
     meson test -C "$dir" --no-rebuild --print-errorlogs $suites >"$dir/test.log" 2>&1 ||
         grep -vE '^ *[0-9]+/[0-9]+ .* (OK|SKIP) ' "$dir/test.log" | tail -60
 }
 
-mkdir -p build
 one gcc gcc ""
 one clang clang "--suite unit --suite fuzz"
 one sanitize gcc "" -Dbuildtype=debugoptimized -Db_sanitize=address,undefined \
