@@ -47,8 +47,9 @@ bool is_poison(float f)
     return !memcmp(&f, poison, sizeof f);
 }
 
-const char *const pattern_names[] = {"normal", "small", "denormal", "huge",   "any",
-                                     "equal",  "zeros", "-zeros",   "special"};
+const char *const pattern_names[] = {"normal", "small",  "sinking", "denormal",
+                                     "huge",   "any",    "equal",   "zeros",
+                                     "-zeros", "special"};
 
 static float float_of(uint32_t u)
 {
@@ -63,6 +64,8 @@ static float draw(enum pattern p)
     switch (p) {
     case SMALL:
         return rng_normal(&rng) * 1e-23f;
+    case SINKING:
+        return 0x1p-24f;
     case DENORMAL:
         return float_of(u & 0x80ffffff);
     case HUGE_:
@@ -175,7 +178,7 @@ char *draw_vectors(size_t dot, enum pattern p, size_t n, size_t *stride)
         if (is_block(dot))
             draw_act(v, p, n);
         for (size_t i = 0; !is_block(dot) && i < n; i++)
-            f[i] = draw(p);
+            f[i] = p == SINKING ? -0x1p-140f : draw(p);
     }
     return x;
 }

@@ -19,7 +19,8 @@ bool is_poison(float f);
 
 enum pattern {
     NORMAL,   /* mean 0, variance 1 */
-    SMALL,    /* 1e-23: products underflow, to -0 too */
+    SMALL,    /* 1e-23: products underflow */
+    SINKING,  /* every product of floats underflows to -0 */
     DENORMAL, /* denormal and next to it */
     HUGE_,    /* 1e38: sums overflow */
     ANY,      /* any finite bits */

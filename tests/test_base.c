@@ -72,12 +72,14 @@ static void test_err_long(void **state)
     err_set(&err, RUNT_E_IO, "%s", a);
     assert_int_equal(strlen(err.msg), sizeof err.msg - 1);
     memset(a, 'p', sizeof a - 1);
-    assert_int_equal(err_prefix(&err, "%s", a), RUNT_E_IO);
+    err_prefix(&err, "%s", a);
+    assert_int_equal(err.code, RUNT_E_IO);
     assert_int_equal(strlen(err.msg), sizeof err.msg - 1);
     assert_int_equal(strspn(err.msg, "p"), 255);
     assert_memory_equal(err.msg + 255, ": aaa", 5);
     err_set(&err, RUNT_E_FULL, "fault");
-    assert_int_equal(err_prefix(&err, "%s:%d", "f", 3), RUNT_E_FULL);
+    err_prefix(&err, "%s:%d", "f", 3);
+    assert_int_equal(err.code, RUNT_E_FULL);
     assert_string_equal(err.msg, "f:3: fault");
     /* the longest line that a short prefix leaves whole, and one more */
     for (size_t n = 506; n <= 508; n++) {
@@ -86,7 +88,7 @@ static void test_err_long(void **state)
         err_prefix(&err, "pp");
         assert_int_equal(strlen(err.msg), n + 4 < 512 ? n + 4 : 511);
     }
-    assert_int_equal(err_prefix(NULL, "x"), RUNT_E_INVALID);
+    err_prefix(NULL, "x");
 }
 
 /* ---- heap ---- */
@@ -404,7 +406,7 @@ static void test_js_refuses(void **state)
     refuse_json(wide, strlen(wide), "more than 1000000 lists");
     free(wide);
     char *large = repeat(" ", JS_MAX_BYTES + 1);
-    refuse_json(large, JS_MAX_BYTES + 1, "larger than the limit of 33554432 bytes");
+    refuse_json(large, JS_MAX_BYTES + 1, "larger than the limit of 25165824 bytes");
     free(large);
 }
 

@@ -24,7 +24,7 @@ struct pair {
 
 static void softmax(const float *l, size_t n, double *p)
 {
-    double top = -INFINITY, sum = 0;
+    double top = -(double)INFINITY, sum = 0;
     for (size_t i = 0; i < n; i++)
         top = fmax(top, (double)l[i]);
     for (size_t i = 0; i < n; i++)

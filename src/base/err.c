@@ -31,10 +31,10 @@ int err_set(struct runt_err *err, int code, const char *fmt, ...)
     return code;
 }
 
-int err_prefix(struct runt_err *err, const char *fmt, ...)
+void err_prefix(struct runt_err *err, const char *fmt, ...)
 {
     if (!err)
-        return RUNT_E_INVALID;
+        return;
     char head[256], *msg = err->msg;
     va_list ap;
     va_start(ap, fmt);
@@ -47,7 +47,6 @@ int err_prefix(struct runt_err *err, const char *fmt, ...)
     memcpy(msg + n, ": ", 2);
     msg[n + 2 + len] = 0;
     clean(msg);
-    return err->code;
 }
 
 int err_nomem(struct runt_err *err, const char *what)

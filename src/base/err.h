@@ -9,8 +9,8 @@
 int err_set(struct runt_err *err, int code, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 
-/* Put "PREFIX: " before the message that is already there; returns err->code. */
-int err_prefix(struct runt_err *err, const char *fmt, ...)
+/* Put "PREFIX: " before the message that is already there. */
+void err_prefix(struct runt_err *err, const char *fmt, ...)
     __attribute__((format(printf, 2, 3)));
 
 /* err_set(RUNT_E_NOMEM) for an allocation of `what`. */

@@ -379,7 +379,8 @@ int gguf_begin(struct gguf_writer *w, const char *path, struct runt_err *err)
         plan(w, fail);
     if (fail->code) { /* worded before the file had a name */
         report(w, err);
-        return err ? err_prefix(err, "%s", path) : fail->code;
+        err_prefix(err, "%s", path);
+        return fail->code;
     }
     w->path = mem_strdup(path);
     if (!w->path) {

@@ -219,7 +219,9 @@ static int load_matrix(struct runt_model *m, size_t i, struct cpu_matrix *out,
         return rc;
     rc = cpu_matrix_init(&cpu, t->desc.fmt, t->data, (size_t)t->desc.n_rows,
                          (size_t)t->desc.n_cols, out, err);
-    return rc ? err_prefix(err, "%s: tensor %s", m->file->path, t->desc.name) : 0;
+    if (rc)
+        err_prefix(err, "%s: tensor %s", m->file->path, t->desc.name);
+    return rc;
 }
 
 static int load_vector(struct runt_model *m, size_t i, const float **out,

@@ -90,6 +90,9 @@ class case:
 
 
 def main():
+    if not os.access(RUNT, os.X_OK):
+        print("Bail out! %s is no program; name it in RUNT_BIN" % RUNT)
+        sys.exit(1)
     for function in _tests:
         before = _n_cases
         try:
@@ -117,9 +120,11 @@ def environment(changes=None):
     return {k: v for k, v in env.items() if v is not None}
 
 
-def limits(address_space=None, file_size=None):
+def limits(address_space=None, file_size=None, cpu_seconds=None):
     """A preexec_fn.  Sanitizers reserve terabytes of addresses, so they get no limit."""
     def set_limits():
+        if cpu_seconds:
+            resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds * SLOW, cpu_seconds * SLOW + 1))
         if address_space and not SANITIZE:
             resource.setrlimit(resource.RLIMIT_AS, (address_space, address_space))
         if file_size:

@@ -16,13 +16,13 @@ from modelfiles import Checkpoint, Gguf
 from tap import case, check_line, limits, main, only, path, read, runt, test, write
 
 GIB = 1 << 30
-SECONDS = 10
-KEYS = "gpt2."
+SECONDS = 10  # of processor time; a busy machine may take longer, but not forever
 SHAPE = {"layers": 2, "heads": 2, "embd": 32, "vocab": 300, "ctx": 16}
 
 
 def guarded(*args, **more):
-    return runt(*args, timeout=SECONDS, preexec=limits(address_space=GIB), **more)
+    return runt(*args, timeout=3 * SECONDS,
+                preexec=limits(address_space=GIB, cpu_seconds=SECONDS), **more)
 
 
 def out_folder():
@@ -68,6 +68,8 @@ def survived(p, verbs=ALL):
         assert r.rc in (0, 1), r
         if r.rc == 1:
             n_refused += 1
+            if verb == "chat":  # may have said something before it met the fault
+                r.err = r.err.splitlines(True)[-1]
             check_line(r)
         only(path("out"), *(["x.gguf"] if verb == "quantize" and r.rc == 0 else []))
     return n_refused
@@ -111,7 +113,7 @@ def not_a_model_file():
         with case("model file: " + name):
             refused(model("not", data))
     with case("model file: a folder"):
-        refused(path("good"))
+        refused(path("good"), [v for v in ALL if v != "tokenize"])  # which reads folders
     with case("model file: a pipe without a writer"):
         os.mkfifo(path("fifo.gguf"))
         refused(path("fifo.gguf"))
@@ -169,8 +171,8 @@ def lying_counts_and_lengths():
 
 @test
 def lying_tensors():
-    def one(name, verbs=ALL, place=True, f32=False, **changes):
-        with case("tensor: " + name):
+    def one(title, verbs=ALL, place=True, f32=False, **changes):
+        with case("tensor: " + title):
             g = good("f32" if f32 else "q8_0")
             t = g.tensor("blk.1.ffn_up.weight")
             for key, value in changes.items():
@@ -270,7 +272,7 @@ def lying_vocabularies():
     def strings(key, edit):
         def change(g):
             items = list(g.get(key))
-            items = edit(items) or items
+            edit(items)
             g.set(key, mf.ARR, [mf.STR, items])
         return change
 
@@ -437,7 +439,7 @@ def lying_safetensors():
     for n in (0, 1, len(raw), 1 << 27, 1 << 31, 1 << 62, (1 << 64) - 1, (1 << 64) - 8):
         one("header of %d bytes" % n, struct.pack("<Q", n) + raw[8:])
     for name, text in (("no JSON", b"not json"), ("a list", b"[]"), ("a number", b"12"),
-                       ("null", b"null"), ("empty object", b"{}"), ("not UTF-8", b'{"\xff":1}'),
+                       ("null", b"null"), ("not UTF-8", b'{"\xff":1}'),
                        ("a member twice", b'{"a":{},"a":{}}'),
                        ("deep", b"[" * 100000 + b"]" * 100000),
                        ("deep objects", b'{"a":' * 50000 + b"1" + b"}" * 50000),
@@ -468,8 +470,12 @@ def lying_safetensors():
             ("shared bytes", {"data_offsets": [begin - 4, end - 4]})):
         lie("tensor " + name, lambda h: h[weight].update(change))
     lie("tensor is a number", lambda h: h.__setitem__(weight, 1))
-    lie("tensor missing", lambda h: h.pop(weight), )
-    for name in ("wte.weight", "wpe.weight", "ln_f.bias", "h.0.ln_1.weight"):
+    with case("safetensors: no tensors"):
+        d = broken_folder()
+        write(os.path.join(d, "model.safetensors"), mf.with_header({}))
+        import_refused(d, "wte.weight")
+    for name in ("wte.weight", "wpe.weight", "ln_f.bias", "h.0.ln_1.weight",
+                 "h.1.mlp.c_fc.weight"):
         with case("safetensors: no " + name):
             h = json.loads(json.dumps(header))
             h.pop("transformer." + name)
@@ -553,7 +559,7 @@ def lying_configs():
         one("n_inner is %.20r" % (value,), json.dumps(dict(base, n_inner=value)))
     for key, value in (("n_head", 3), ("n_embd", 64), ("n_layer", 3), ("n_layer", 1024),
                        ("n_positions", 17), ("vocab_size", 301), ("vocab_size", 299),
-                       ("n_inner", 64), ("model_type", "llama"), ("model_type", 5),
+                       ("n_inner", 64), ("model_type", "llama"),
                        ("activation_function", "relu"), ("activation_function", 1),
                        ("scale_attn_weights", False), ("scale_attn_weights", "yes"),
                        ("scale_attn_by_inverse_layer_idx", True),
@@ -568,7 +574,8 @@ def lying_configs():
 def lying_tokenizers():
     good()
 
-    def one(name, file, content, *words, drop=()):
+    def one(name, file, content, *words, drop=(), alone=True):
+        """`alone`: the tokenizer is at fault by itself, not only beside its model."""
         with case("%s: %s" % (file, name)):
             d = broken_folder()
             for f in (file, *drop):
@@ -577,8 +584,9 @@ def lying_tokenizers():
             if content is not None:
                 write(os.path.join(d, file), content)
             import_refused(d, *words)
-            r = guarded("tokenize", "-m", d, "-p", "the", expect=1)
-            check_line(r, [d, *words])
+            r = guarded("tokenize", "-m", d, "-p", "the", expect=1 if alone else None)
+            if r.rc:
+                check_line(r, [d, *words])
 
     vocab = json.loads(read(path("good", "vocab.json")))
     merges = read(path("good", "merges.txt"), "r")
@@ -592,13 +600,15 @@ def lying_tokenizers():
     def changed(**changes):
         return json.dumps(dict(vocab, **changes))
 
-    for name, text in (("an id twice", changed(a=98)), ("a gap in the ids", changed(a=305)),
+    for name, text in (("an id twice", changed(a=98)),
                        ("a negative id", changed(a=-1)), ("a huge id", changed(a=1 << 40)),
                        ("an id that is text", changed(a="97")), ("an id of 1.5", changed(a=1.5)),
-                       ("a token twice", json.dumps(vocab)[:-1] + ', "a": 300}'),
-                       ("a token outside the alphabet", changed(日本=300))):
+                       ("a token twice", json.dumps(vocab)[:-1] + ', "a": 300}')):
         one(name, "vocab.json", text)
-    one("more tokens than rows", "vocab.json", changed(zz=300))
+    for name, text in (("more tokens than rows", changed(zz=300)),
+                       ("a gap in the ids", changed(a=305)),
+                       ("a token outside the alphabet", changed(日本=300))):
+        one(name, "vocab.json", text, alone=False)
     for name, text in (("no pair", merges + "abc\n"), ("three parts", merges + "a b c\n"),
                        ("unknown parts", merges + "zq qz\n"),
                        ("makes no token", merges + "q z\n"),

@@ -613,6 +613,16 @@ def _(t):
         assert "Authorization" not in r.headers
 
 
+@test("a relative redirect's own ETag is not the file's")
+def _(t):
+    own = hub_server.status(307, Location="/%s/resolve/main/config.json?again" % REPO,
+                            X_Repo_Commit=COMMIT, ETag='"of-the-redirect"')
+    t.hub.fault("api", "HEAD", "config.json", own)
+    t.pull()
+    link = os.readlink(t.snapshot() + "/config.json")
+    assert link == "../../blobs/" + t.model["config.json"].etag, link
+
+
 @test("large files from the endpoint itself, by a relative redirect")
 def _(t):
     t.hub.relative_blobs = True
