@@ -48,7 +48,8 @@ static void naive(const struct pair *p, const int32_t *ids, size_t n, size_t win
     struct runt_session_options o = {.n_threads = 1, .n_batch = 1};
     runt_session *s = NULL, *b = NULL;
     size_t nv = p->m->shape.n_vocab;
-    double *pm = calloc(nv, sizeof *pm), *pb = calloc(nv, sizeof *pb), nll = 0, bytes = 0;
+    double *pm = calloc(nv, sizeof *pm), *pb = calloc(nv, sizeof *pb), nll = 0,
+           bytes = 0;
     assert_int_equal(runt_session_open(p->m, &o, &s, NULL), 0);
     assert_int_equal(runt_session_open(p->base, &o, &b, NULL), 0);
     *r = (struct eval_result){0};

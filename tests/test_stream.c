@@ -41,10 +41,14 @@ static void broken_bytes_become_replacement_characters(void **state)
 {
     (void)state;
     struct stream s = {0};
-    stream_put(&s, "a\xff" "b\xe6\x97", 5);
+    stream_put(&s,
+               "a\xff"
+               "b\xe6\x97",
+               5);
     stream_put(&s, "c\xf0\x9f", 3);
     stream_end(&s);
-    assert_string_equal(s.text.data, "a\xef\xbf\xbd" "b\xef\xbf\xbd\xef\xbf\xbd"
+    assert_string_equal(s.text.data, "a\xef\xbf\xbd"
+                                     "b\xef\xbf\xbd\xef\xbf\xbd"
                                      "c\xef\xbf\xbd\xef\xbf\xbd");
     stream_free(&s);
 }
@@ -87,7 +91,7 @@ static void stops_at_the_first_stop_text(void **state)
 static void random_bytes_stay_valid(void **state)
 {
     (void)state;
-    static const unsigned char pool[] = {'a', 0xc3, 0xaf, 0xe6, 0x97, 0xa5, 0xf0, 0x9f,
+    static const unsigned char pool[] = {'a',  0xc3, 0xaf, 0xe6, 0x97, 0xa5, 0xf0, 0x9f,
                                          0x99, 0x82, 0xed, 0xa0, 0x80, 0xff, 0xc0};
     struct rng r;
     rng_seed(&r, 1);

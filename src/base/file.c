@@ -77,8 +77,10 @@ int file_read(const char *path, size_t max, char **out, size_t *size,
             cap = want + 1;
         }
         ssize_t n = read(fd, buf + len, cap - len - 1);
-        if (n < 0 && errno == EINTR)
-            continue;
+        if (n < 0 && errno == EINTR) { /* a caught signal, while waiting for a person */
+            rc = err_set(err, RUNT_E_INTERRUPTED, "%s: interrupted", path);
+            goto out;
+        }
         if (n < 0) {
             rc = err_errno(err, path, "read");
             goto out;
@@ -101,6 +103,17 @@ out:
     if (!is_stdin)
         close(fd);
     return rc;
+}
+
+int file_read_regular(const char *path, size_t max, char **out, size_t *size,
+                      struct runt_err *err)
+{
+    struct stat st;
+    if (stat(path, &st))
+        return err_errno(err, path, "open");
+    if (!S_ISREG(st.st_mode))
+        return err_set(err, RUNT_E_IO, "%s: not a regular file", path);
+    return file_read(path, max, out, size, err);
 }
 
 bool file_exists(const char *path)

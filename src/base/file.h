@@ -19,9 +19,15 @@ int file_map_open(const char *path, struct file_map *out, struct runt_err *err);
 void file_map_close(struct file_map *m);
 
 /* The whole of a file, pipe or "-" (standard input), NUL-terminated past *size.  The
- * caller frees *out with mem_free.  More than `max` bytes is RUNT_E_FORMAT. */
+ * caller frees *out with mem_free.  More than `max` bytes is RUNT_E_FORMAT; a
+ * caught signal during a read that waits is RUNT_E_INTERRUPTED. */
 int file_read(const char *path, size_t max, char **out, size_t *size,
               struct runt_err *err);
+
+/* The same for a part of a checkpoint or a cache, which must be a regular file: a pipe
+ * there is RUNT_E_IO, not something to wait for. */
+int file_read_regular(const char *path, size_t max, char **out, size_t *size,
+                      struct runt_err *err);
 
 bool file_exists(const char *path);
 bool file_is_dir(const char *path);

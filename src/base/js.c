@@ -32,7 +32,7 @@ int js_parse_file(const char *path, json_t **out, struct runt_err *err)
 {
     char *text = NULL;
     size_t n = 0;
-    int rc = file_read(path, JS_MAX_BYTES, &text, &n, err);
+    int rc = file_read_regular(path, JS_MAX_BYTES, &text, &n, err);
     if (rc)
         return rc;
     rc = js_parse(text, n, path, out, err);

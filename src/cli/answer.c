@@ -166,6 +166,10 @@ int timeline_answer(struct timeline *t, size_t n_max, bool ignore_eos, struct st
             a.end = ANSWER_STOP;
             break;
         }
+        if (s->out && ferror(s->out)) {
+            rc = err_set(err, RUNT_E_IO, "cannot write the answer: nobody reads it");
+            break;
+        }
         /* nobody asks for the logits after the last one, but a chat goes on from it */
         rc = timeline_feed(t, &id, 1, err);
         if (!rc && drawn)

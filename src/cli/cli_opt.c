@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <math.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -228,10 +229,14 @@ void cli_free(struct cli_option *options, struct cli_args *args)
     *args = (struct cli_args){0};
 }
 
+/* The one that a name begins, else the nearest by spelling. */
 static const struct cli_verb *nearest_verb(const char *name)
 {
     const struct cli_verb *best = NULL;
     size_t best_d = 4;
+    for (size_t i = 0; cli_verbs[i]; i++)
+        if (strlen(name) > 1 && !strncmp(cli_verbs[i]->name, name, strlen(name)))
+            return cli_verbs[i];
     for (size_t i = 0; cli_verbs[i]; i++) {
         size_t d = edit_distance(name, cli_verbs[i]->name);
         if (d < best_d && d < strlen(name)) {
@@ -253,35 +258,42 @@ static void print_verbs(FILE *f)
     fprintf(f, "\n'runt VERB --help' shows a verb's options and an example.\n");
 }
 
+/* A full disk or a closed pipe behind standard output is a failure too. */
+static int finish(const char *name, int status)
+{
+    bool bad = ferror(stdout);
+    if ((!fflush(stdout) && !bad) || status != EXIT_OK)
+        return status;
+    fprintf(stderr, "runt %s: cannot write standard output: %s\n", name,
+            strerror(errno));
+    return EXIT_FAILED;
+}
+
 int main(int argc, char **argv)
 {
     if (argc < 2) {
         print_verbs(stderr);
         return EXIT_USAGE;
     }
-    if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") ||
-        !strcmp(argv[1], "help")) {
+    signal(SIGXFSZ,
+           SIG_IGN); /* a file size limit is an error of write(), as a full disk */
+    const char *name = argv[1];
+    if (!strcmp(name, "--help") || !strcmp(name, "-h") || !strcmp(name, "help")) {
         print_verbs(stdout);
-        return EXIT_OK;
+        return finish(name, EXIT_OK);
     }
-    if (!strcmp(argv[1], "--version")) {
+    if (!strcmp(name, "--version")) {
         printf("runt %s\n", RUNT_VERSION);
-        return EXIT_OK;
+        return finish(name, EXIT_OK);
     }
     for (size_t i = 0; cli_verbs[i]; i++) {
-        if (strcmp(cli_verbs[i]->name, argv[1]))
+        if (strcmp(cli_verbs[i]->name, name))
             continue;
-        int rc = cli_verbs[i]->run(argc - 1, argv + 1);
-        /* A full disk or a closed pipe behind standard output is a failure too. */
-        if (fflush(stdout) && rc == EXIT_OK) {
-            fprintf(stderr, "runt %s: cannot write standard output: %s\n", argv[1],
-                    strerror(errno));
-            rc = EXIT_FAILED;
-        }
-        return rc == CLI_HELP ? EXIT_OK : rc;
+        int status = cli_verbs[i]->run(argc - 1, argv + 1);
+        return finish(name, status == CLI_HELP ? EXIT_OK : status);
     }
-    const struct cli_verb *near = nearest_verb(argv[1]);
-    fprintf(stderr, "runt: unknown verb '%s'", argv[1]);
+    const struct cli_verb *near = nearest_verb(name);
+    fprintf(stderr, "runt: unknown verb '%s'", name);
     if (near)
         fprintf(stderr, "; did you mean '%s'?", near->name);
     fprintf(stderr, "\nTry 'runt --help'.\n");

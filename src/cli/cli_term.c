@@ -157,6 +157,8 @@ void cli_json_str(FILE *f, const char *s, size_t n)
             fprintf(f, "\\%c", c);
         else if (c < 0x20 || c == 0x7f)
             fprintf(f, "\\u%04x", c);
+        else if (c == 0xc2 && (unsigned char)s[i + 1] < 0xa0) /* C1 controls */
+            fprintf(f, "\\u%04x", (unsigned char)s[i + 1]);
         else
             fwrite(s + i, 1, len, f);
         i += len;

@@ -46,6 +46,8 @@ static int write_gguf(const char *path, const struct gpt2_shape *s,
         return rc;
     model_write_meta(w, s, v, "random");
     rc = quant_write(src, w, path, o, &report, err);
+    cli_progress_done();
+    convert_print_notes(stderr, &report);
     quant_report_free(&report);
     gguf_writer_destroy(w);
     return rc;

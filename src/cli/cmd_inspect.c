@@ -1,9 +1,11 @@
 /* runt inspect: what is in a model file. */
+#include "base/cursor.h"
 #include "base/mem.h"
 #include "cli/convert.h"
 #include "cli/verbs.h"
 #include "model/model.h"
 
+#include <math.h>
 #include <string.h>
 
 static int run(int argc, char **argv);
@@ -47,29 +49,69 @@ static size_t count_types(const struct gguf *g, struct by_type types[MAX_TYPES],
     return n;
 }
 
+static void print_real(double x)
+{
+    if (isfinite(x))
+        printf("%.9g", x);
+    else
+        printf("null"); /* JSON has no word for it */
+}
+
 /* A value of any type, arrays by their length.  Strings are shown as JSON both ways, so
  * that no file can drive a terminal. */
-static void print_value(const struct gguf *g, const struct gguf_kv *kv)
+static void print_value(const struct gguf_kv *kv)
 {
-    char key[256];
-    struct gguf_str s;
-    uint64_t u;
-    float f;
-    snprintf(key, sizeof key, "%.*s", (int)(kv->key.len < 255 ? kv->key.len : 255),
-             kv->key.data);
-    if (kv->type == GGUF_ARR)
+    struct cursor c = cur_make(kv->value, kv->bytes);
+    switch (kv->type) {
+    case GGUF_ARR:
         printf("\"%llu values\"", (unsigned long long)kv->n);
-    else if (kv->type == GGUF_STR && !gguf_get_str(g, key, &s, NULL))
-        cli_json_str(stdout, s.data, s.len);
-    else if (kv->type == GGUF_BOOL && !gguf_get_uint(g, key, 1, &u, NULL))
-        printf(u ? "true" : "false");
-    else if ((kv->type == GGUF_F32 || kv->type == GGUF_F64) &&
-             !gguf_get_f32(g, key, &f, NULL))
-        printf("%.9g", (double)f);
-    else if (!gguf_get_uint(g, key, UINT64_MAX, &u, NULL))
-        printf("%llu", (unsigned long long)u);
-    else
-        printf("null");
+        break;
+    case GGUF_STR: {
+        uint64_t n = cur_u64(&c);
+        const uint8_t *s = cur_bytes(&c, n);
+        cli_json_str(stdout, (const char *)s, s ? (size_t)n : 0);
+        break;
+    }
+    case GGUF_BOOL:
+        printf(cur_u8(&c) ? "true" : "false");
+        break;
+    case GGUF_F32:
+        print_real((double)cur_f32(&c));
+        break;
+    case GGUF_F64:
+        print_real(cur_f64(&c));
+        break;
+    case GGUF_I8:
+        printf("%d", (int8_t)cur_u8(&c));
+        break;
+    case GGUF_I16:
+        printf("%d", (int16_t)cur_u16(&c));
+        break;
+    case GGUF_I32:
+        printf("%d", (int32_t)cur_u32(&c));
+        break;
+    case GGUF_I64:
+        printf("%lld", (long long)cur_u64(&c));
+        break;
+    case GGUF_U8:
+    case GGUF_U16:
+    case GGUF_U32:
+    case GGUF_U64:
+        printf("%llu", (unsigned long long)cur_le(&c, (unsigned)kv->bytes));
+        break;
+    }
+}
+
+/* A name from the file, up to `max` bytes; one that is not plain ASCII as JSON. */
+static void print_name(const char *s, size_t n, size_t max, int width)
+{
+    for (size_t i = 0; i < n; i++) {
+        if ((unsigned char)s[i] < 0x20 || (unsigned char)s[i] > 0x7e) {
+            cli_json_str(stdout, s, n < max ? n : max);
+            return;
+        }
+    }
+    printf("%-*.*s", width, (int)(n < max ? n : max), s);
 }
 
 static void print_json(const struct gguf *g, const struct by_type *types,
@@ -86,7 +128,7 @@ static void print_json(const struct gguf *g, const struct by_type *types,
         printf("%s\n", i ? "," : "");
         cli_json_str(stdout, g->kv[i].key.data, g->kv[i].key.len);
         putchar(':');
-        print_value(g, &g->kv[i]);
+        print_value(&g->kv[i]);
     }
     printf("},\n\"types\":{");
     for (size_t i = 0; i < n_types; i++)
@@ -122,18 +164,21 @@ static void print_text(const struct gguf *g, const struct by_type *types,
                cli_bytes(types[i].bytes, size));
     printf("metadata\n");
     for (size_t i = 0; i < g->n_kv; i++) {
-        int n = (int)(g->kv[i].key.len < 60 ? g->kv[i].key.len : 60);
-        printf("  %-42.*s ", n, g->kv[i].key.data);
-        print_value(g, &g->kv[i]);
+        printf("  ");
+        print_name(g->kv[i].key.data, g->kv[i].key.len, 60, 42);
+        putchar(' ');
+        print_value(&g->kv[i]);
         putchar('\n');
     }
     if (tensors)
         printf("tensors\n");
     for (size_t i = 0; tensors && i < g->n_tensors; i++) {
         const struct gguf_tensor *t = &g->tensors[i];
-        printf("  %-30s %-5s %8llu x %-8llu %12zu bytes\n", t->desc.name,
-               t->desc.fmt->name, (unsigned long long)t->desc.n_rows,
-               (unsigned long long)t->desc.n_cols, t->bytes);
+        printf("  ");
+        print_name(t->desc.name, strlen(t->desc.name), TENSOR_NAME_MAX, 30);
+        printf(" %-5s %8llu x %-8llu %12zu bytes\n", t->desc.fmt->name,
+               (unsigned long long)t->desc.n_rows, (unsigned long long)t->desc.n_cols,
+               t->bytes);
     }
 }
 

@@ -48,13 +48,14 @@ static int load(const char *arg, struct tok **out, struct runt_err *err)
     return rc;
 }
 
-static int decode(const struct tok *t, const char *text, struct runt_err *err)
+static int decode(const struct tok *t, const char *text, size_t n_text,
+                  struct runt_err *err)
 {
     for (const char *p = text;;) {
         char *end;
         while (isspace((unsigned char)*p) || *p == ',')
             p++;
-        if (!*p)
+        if (p == text + n_text)
             return 0;
         errno = 0;
         long long id = strtoll(p, &end, 10);
@@ -139,7 +140,7 @@ static int run(int argc, char **argv)
         rc = file_read(file ? file : "-", (size_t)1 << 30, &text, &n_text, &err);
     }
     if (!rc && want_decode)
-        rc = decode(t, text, &err);
+        rc = decode(t, text, n_text, &err);
     else if (!rc)
         rc = tok_encode(t, text, n_text, special, &ids, &n, &err);
     if (rc) {

@@ -214,6 +214,25 @@ void convert_overrides_free(struct quant_override *o, size_t n)
 
 /* ---- the report ---- */
 
+void convert_print_notes(FILE *f, const struct quant_report *r)
+{
+    for (size_t i = 0; i < r->n_tensors; i++) {
+        const struct quant_tensor_report *t = &r->tensors[i];
+        if (t->to != t->wanted)
+            fprintf(
+                f,
+                "note: %s stays %s: rows of %llu numbers are not whole %s blocks of "
+                "%u\n",
+                t->desc.name, t->to->name, (unsigned long long)t->desc.n_cols,
+                t->wanted->name, t->wanted->block_len);
+        if (!t->desc.fmt->is_float && t->to != t->desc.fmt)
+            fprintf(f,
+                    "note: %s was already rounded to %s: start from a float model for "
+                    "less error\n",
+                    t->desc.name, t->desc.fmt->name);
+    }
+}
+
 static void print_text(FILE *f, const char *path, const struct quant_report *r,
                        double seconds)
 {
@@ -233,21 +252,7 @@ static void print_text(FILE *f, const char *path, const struct quant_report *r,
         fprintf(f, "%-28s %14s  %-13s %10llu %10.3g %10.3g\n", t->desc.name, shape,
                 type, (unsigned long long)t->bytes, t->rel_error, t->max_error);
     }
-    for (size_t i = 0; i < r->n_tensors; i++) {
-        const struct quant_tensor_report *t = &r->tensors[i];
-        if (t->to != t->wanted)
-            fprintf(
-                f,
-                "note: %s stays %s: rows of %llu numbers are not whole %s blocks of "
-                "%u\n",
-                t->desc.name, t->to->name, (unsigned long long)t->desc.n_cols,
-                t->wanted->name, t->wanted->block_len);
-        if (!t->desc.fmt->is_float && t->to != t->desc.fmt)
-            fprintf(f,
-                    "note: %s was already rounded to %s: start from a float model for "
-                    "less error\n",
-                    t->desc.name, t->desc.fmt->name);
-    }
+    convert_print_notes(f, r);
     fprintf(f,
             "%s: %s (%llu bytes), %.3f bits per weight over the whole file, %.2f s\n",
             path, cli_bytes(r->file_bytes, size), (unsigned long long)r->file_bytes,
@@ -266,14 +271,15 @@ static void print_json(FILE *f, const char *path, const struct quant_report *r,
             r->bits_per_weight, seconds, r->n_fallbacks);
     for (size_t i = 0; i < r->n_tensors; i++) {
         const struct quant_tensor_report *t = &r->tensors[i];
+        fprintf(f, "%s\n{\"name\":", i ? "," : "");
+        cli_json_str(f, t->desc.name, strlen(t->desc.name));
         fprintf(f,
-                "%s\n{\"name\":\"%s\",\"rows\":%llu,\"columns\":%llu,\"from\":\"%s\","
-                "\"type\":\"%s\",\"wanted\":\"%s\",\"bytes\":%llu,\"rel_error\":%.9g,"
+                ",\"rows\":%llu,\"columns\":%llu,\"from\":\"%s\",\"type\":\"%s\","
+                "\"wanted\":\"%s\",\"bytes\":%llu,\"rel_error\":%.9g,"
                 "\"max_error\":%.9g}",
-                i ? "," : "", t->desc.name, (unsigned long long)t->desc.n_rows,
-                (unsigned long long)t->desc.n_cols, t->desc.fmt->name, t->to->name,
-                t->wanted->name, (unsigned long long)t->bytes, t->rel_error,
-                t->max_error);
+                (unsigned long long)t->desc.n_rows, (unsigned long long)t->desc.n_cols,
+                t->desc.fmt->name, t->to->name, t->wanted->name,
+                (unsigned long long)t->bytes, t->rel_error, t->max_error);
     }
     fprintf(f, "]}\n");
 }

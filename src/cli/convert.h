@@ -33,6 +33,9 @@ void convert_overrides_free(struct quant_override *o, size_t n);
 int convert_type(const struct cli_verb *v, const char *name,
                  const struct fmt_info **out);
 
+/* What did not go as asked: rows that are not whole blocks, weights rounded twice. */
+void convert_print_notes(FILE *f, const struct quant_report *r);
+
 /* The report of import and quantize: CLI_TEXT for people, or CLI_JSON. */
 void convert_print_report(FILE *f, enum cli_format format, const char *path,
                           const struct quant_report *r, double seconds);

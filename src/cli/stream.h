@@ -12,7 +12,7 @@ struct stream {
     FILE *out;                /* NULL: only collect */
     const char *const *stops; /* [n_stops], none empty */
     size_t n_stops;
-    bool skip_space;           /* the answer starts a line: drop its first space */
+    bool skip_space;    /* the answer starts a line: drop its first space */
     struct strbuf held; /* not yet shown */
     struct strbuf text; /* everything shown */
 };

@@ -240,7 +240,8 @@ static int read_config(const char *dir, struct gpt2_shape *out, struct runt_err 
 {
     char *text = NULL, *path = hf_path(dir, "config.json");
     size_t n = 0;
-    int rc = path ? file_read(path, JS_MAX_BYTES, &text, &n, err) : err_nomem(err, dir);
+    int rc = path ? file_read_regular(path, JS_MAX_BYTES, &text, &n, err)
+                  : err_nomem(err, dir);
     if (!rc)
         rc = hf_config_parse(text, n, path, out, err);
     mem_free(text);

@@ -242,7 +242,8 @@ int hub_read_ref(const struct hub_paths *p, const char *revision, char commit[41
         return err_set(err, RUNT_E_INVALID, "'%s' is not a revision", revision);
     char *text = NULL, *path = mem_printf("%s/refs/%s", p->repo, revision);
     size_t n = 0;
-    int rc = path ? file_read(path, 256, &text, &n, err) : err_nomem(err, "a path");
+    int rc =
+        path ? file_read_regular(path, 256, &text, &n, err) : err_nomem(err, "a path");
     if (!rc) {
         text[strcspn(text, " \t\r\n")] = 0;
         if (hub_commit_ok(text))

@@ -131,7 +131,7 @@ static int read_token(struct hub_net *n, struct runt_err *err)
     if (!path)
         rc = err_nomem(err, "a path");
     else if (file_exists(path))
-        rc = file_read(path, TOKEN_MAX, &text, &size, err);
+        rc = file_read_regular(path, TOKEN_MAX, &text, &size, err);
     if (!rc && text)
         rc = take_token(n, text, "the token file", err);
     mem_free(text);

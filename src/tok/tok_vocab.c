@@ -293,11 +293,11 @@ static int load_folder(const char *dir, char *const path[4], struct tok_vocab *o
 {
     char *vocab = NULL, *merges = NULL, *added = NULL;
     struct folder f = {0};
-    int rc = file_read(path[0], JS_MAX_BYTES, &vocab, &f.n_vocab, err);
+    int rc = file_read_regular(path[0], JS_MAX_BYTES, &vocab, &f.n_vocab, err);
     if (!rc)
-        rc = file_read(path[1], MAX_MERGES_BYTES, &merges, &f.n_merges, err);
+        rc = file_read_regular(path[1], MAX_MERGES_BYTES, &merges, &f.n_merges, err);
     if (!rc && file_exists(path[2]))
-        rc = file_read(path[2], JS_MAX_BYTES, &added, &f.n_added, err);
+        rc = file_read_regular(path[2], JS_MAX_BYTES, &added, &f.n_added, err);
     f.vocab = vocab;
     f.merges = merges;
     f.added = added;
@@ -326,7 +326,7 @@ int tok_vocab_load(const char *dir, struct tok_vocab *out, struct runt_err *err)
     if (file_exists(path[0])) {
         rc = load_folder(dir, path, out, err);
     } else if (file_exists(path[3])) {
-        rc = file_read(path[3], JS_MAX_BYTES, &text, &n, err);
+        rc = file_read_regular(path[3], JS_MAX_BYTES, &text, &n, err);
         if (!rc)
             rc = tok_vocab_parse_json(text, n, path[3], out, err);
     } else {

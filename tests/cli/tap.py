@@ -27,7 +27,7 @@ SLOW = 10 if SANITIZE else 1  # how much longer everything may take
 
 def find_program():
     named = os.environ.get("RUNT_BIN")
-    built = os.path.join(ROOT, "build", "src", "cli", "runt")
+    built = os.path.join(ROOT, "build", "runt")
     if named:
         return os.path.abspath(named)
     return built if os.path.exists(built) else shutil.which("runt") or built
