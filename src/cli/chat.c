@@ -366,8 +366,11 @@ int chat_run(const char *path, const struct chat_options *o, struct runt_err *er
         rc = timeline_open(&c.timeline, c.model, &so, &sa, err);
     if (!rc)
         rc = line_input_open(&c.input, err);
-    if (!rc)
+    if (!rc) {
         rc = talk(&c, err);
+        if (rc == RUNT_E_FORMAT)
+            err_prefix(err, "%s", path);
+    }
     forget_all(&c);
     mem_free(c.turns);
     line_input_close(c.input);

@@ -99,6 +99,8 @@ static int generate(const struct request *q, size_t n_text, struct runt_err *err
         rc = timeline_answer(&t, (size_t)q->n_max, q->ignore_eos, &s, NULL, &a, err);
     if (s.out && (n_text || s.text.len))
         putchar('\n');
+    if (rc == RUNT_E_FORMAT)
+        err_prefix(err, "%s", q->model_name);
     if (rc)
         goto out;
     if (q->format == CLI_JSON)
