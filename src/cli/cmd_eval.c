@@ -110,7 +110,7 @@ static int run(int argc, char **argv)
         rc = file_read(text_path, (size_t)1 << 30, &text, &n_text, &err);
     if (!rc) {
         rc = eval_text(m, base, text, n_text, &o, &r, &err);
-        if (rc && rc != RUNT_E_INTERRUPTED)
+        if (rc == RUNT_E_INVALID)
             err_prefix(&err, "%s", text_path);
     }
     cli_progress_done();

@@ -131,6 +131,7 @@ static int run(int argc, char **argv)
         rc = cli_misuse(v, "-p and -f exclude each other");
     if (rc)
         goto out;
+    cli_catch_interrupt();
     rc = load(model, &t, &err);
     if (!rc && prompt) {
         n_text = strlen(prompt);

@@ -28,7 +28,7 @@ struct pass {
     const int32_t *targets;
     size_t n_tokens;
     struct scored *out;
-    bool bad[POOL_MAX_THREADS];
+    const runt_model *broken[POOL_MAX_THREADS]; /* whose logits were not finite */
 };
 
 /* log sum exp of l[0..n), in double; *best is the index of the largest. */
@@ -60,7 +60,7 @@ static void score_tokens(void *ctx, unsigned part, unsigned n_parts)
             tok_bytes(p->m->tok, target, &n_bytes);
         p->out->bytes[at] = (uint32_t)n_bytes;
         if (!isfinite(nll))
-            p->bad[part] = true;
+            p->broken[part] = p->m;
         if (!p->base)
             continue;
         const float *b = runt_session_logits_at(p->base, t);
@@ -72,8 +72,10 @@ static void score_tokens(void *ctx, unsigned part, unsigned n_parts)
         p->out->kl[at] = (float)kl;
         p->out->same[at] = best == base_best;
         p->out->base_nll[at] = (float)(base_lse - (double)b[target]);
-        if (!isfinite(kl))
-            p->bad[part] = true;
+        if (!isfinite(base_lse))
+            p->broken[part] = p->base->model;
+        else if (!isfinite(kl))
+            p->broken[part] = p->m;
     }
 }
 
@@ -126,9 +128,10 @@ static int do_window(struct walk *w, size_t index, struct runt_err *err)
                          .out = &w->out};
         pool_run(w->s->cpu.pool, score_tokens, &p);
         for (unsigned i = 0; i < POOL_MAX_THREADS; i++)
-            if (p.bad[i])
+            if (p.broken[i])
                 return err_set(err, RUNT_E_FORMAT,
-                               "logits are not finite: a model's weights are broken");
+                               "%s: its logits are not finite: its weights are broken",
+                               p.broken[i]->file->path);
         w->out.n += n;
         at += n;
     }

@@ -22,7 +22,7 @@ import traceback
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.abspath(os.environ.get("RUNT_SOURCE_ROOT") or os.path.join(HERE, "..", ".."))
 SANITIZE = os.environ.get("RUNT_SANITIZE") == "1"
-SLOW = 10 if SANITIZE else 1  # how much longer everything may take
+SLOW = 4 if SANITIZE else 1  # how much longer everything may take
 
 
 def find_program():
