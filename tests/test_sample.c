@@ -145,6 +145,11 @@ static void repeat_penalty_pushes_recent_tokens_down(void **state)
     assert_int_equal(pick(s, l), 0); /* 0 has left the window of two; 1 has not */
     runt_sampler_accept(s, 2);
     assert_int_equal(pick(s, l), 0);
+    runt_sampler_accept(s, 0);
+    runt_sampler_accept(s, 0);
+    assert_int_equal(pick(s, l), 1);
+    runt_sampler_forget(s);
+    assert_int_equal(pick(s, l), 0);
     runt_sampler_free(s);
 }
 

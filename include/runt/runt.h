@@ -102,6 +102,8 @@ int runt_sampler_new(const struct runt_sampler_options *o, uint32_t n_vocab,
 void runt_sampler_free(runt_sampler *s); /* NULL is fine */
 /* Tell the sampler of a token in the text (prompt or answer) for the repeat penalty. */
 void runt_sampler_accept(runt_sampler *s, int32_t token);
+/* Forget the tokens accepted so far (a new text); the random numbers go on. */
+void runt_sampler_forget(runt_sampler *s);
 /* The next token.  Logits that are not numbers give RUNT_E_FORMAT: the model is broken.
  */
 int runt_sampler_pick(runt_sampler *s, const float *logits, int32_t *token,

@@ -134,6 +134,9 @@ int timeline_set(struct timeline *t, const int32_t *tokens, size_t n,
     while (same < pos && same + 1 < n && t->tokens[same] == tokens[same])
         same++;
     runt_session_rewind(t->session, (uint32_t)same);
+    runt_sampler_forget(t->sampler);
+    for (size_t i = 0; i < n; i++)
+        runt_sampler_accept(t->sampler, tokens[i]);
     int rc = runt_session_feed(t->session, tokens + same, n - same, err);
     if (!rc)
         memcpy(t->tokens, tokens, n * sizeof *tokens);

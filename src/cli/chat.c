@@ -32,6 +32,14 @@ struct chat {
     double total_seconds;
 };
 
+int chat_check(const struct cli_verb *v, const struct chat_options *o)
+{
+    if (!strcmp(o->template_name, "auto") || chat_template_find(o->template_name))
+        return 0;
+    return cli_misuse(v, "unknown template '%s'; there are auto, none, turns, chatml",
+                      o->template_name);
+}
+
 struct chat_options chat_defaults(void)
 {
     return (struct chat_options){
@@ -163,6 +171,10 @@ static int answer(struct chat *c, struct runt_err *err)
     c->total_tokens += a.n_tokens;
     c->total_seconds += a.seconds;
     if (a.end == ANSWER_INTERRUPTED) {
+        if (cli_terminated()) {
+            rc = err_set(err, RUNT_E_INTERRUPTED, "%s", "");
+            goto out;
+        }
         cli_clear_interrupt();
         note(c, "stopped");
     }
@@ -190,61 +202,66 @@ static int new_sampler(struct chat *c, struct runt_err *err)
     return 0;
 }
 
-/* /set: every value of the sampler by the name of its flag. */
-static void set(struct chat *c, const char *name, const char *value)
+/* What /set knows: every value of the sampler by the name of its flag. */
+struct setting {
+    const char *name;
+    double *real;
+    int64_t *whole;
+    double min, max;
+};
+
+enum { N_SETTINGS = 8 };
+
+static void list_settings(struct chat *c, struct setting s[N_SETTINGS])
 {
-    struct {
-        const char *name;
-        double *real;
-        int64_t *whole;
-    } values[] = {
-        {"temp", &c->o.sampler.temp, NULL},
-        {"top-k", NULL, &c->o.sampler.top_k},
-        {"top-p", &c->o.sampler.top_p, NULL},
-        {"min-p", &c->o.sampler.min_p, NULL},
-        {"repeat-penalty", &c->o.sampler.repeat_penalty, NULL},
-        {"repeat-last-n", NULL, &c->o.sampler.repeat_last},
-        {"seed", NULL, &c->o.sampler.seed},
-        {"n", NULL, &c->o.n_max},
-    };
-    enum { N = sizeof values / sizeof *values };
-    char line[160];
-    struct runt_err err = {0};
-    if (!*name) {
-        for (size_t i = 0; i < N; i++) {
-            if (values[i].real)
-                snprintf(line, sizeof line, "%s %g", values[i].name, *values[i].real);
-            else
-                snprintf(line, sizeof line, "%s %lld", values[i].name,
-                         (long long)*values[i].whole);
-            note(c, line);
-        }
-        return;
-    }
-    for (size_t i = 0; i < N; i++) {
-        char *end = NULL;
-        double x = strtod(value, &end);
-        if (strcmp(values[i].name, name))
-            continue;
-        if (end == value || *end || !isfinite(x) || fabs(x) > 9e15 ||
-            (values[i].whole && x != floor(x)) ||
-            (values[i].whole == &c->o.n_max && x < 0))
-            break;
-        struct chat_options before = c->o;
-        if (values[i].real)
-            *values[i].real = x;
-        else
-            *values[i].whole = (int64_t)x;
-        if (new_sampler(c, &err)) {
-            c->o = before;
-            note(c, err.msg);
-            return;
-        }
-        snprintf(line, sizeof line, "%s is now %g", name, x);
+    struct cli_sampler *o = &c->o.sampler;
+    s[0] = (struct setting){"temp", &o->temp, NULL, 0, 100};
+    s[1] = (struct setting){"top-k", NULL, &o->top_k, 0, INT32_MAX};
+    s[2] = (struct setting){"top-p", &o->top_p, NULL, 0, 1};
+    s[3] = (struct setting){"min-p", &o->min_p, NULL, 0, 1};
+    s[4] = (struct setting){"repeat-penalty", &o->repeat_penalty, NULL, 0.01, 100};
+    s[5] = (struct setting){"repeat-last-n", NULL, &o->repeat_last, 0, 4096};
+    s[6] = (struct setting){"seed", NULL, &o->seed, -1, 9e15};
+    s[7] = (struct setting){"n", NULL, &c->o.n_max, 0, 9e15};
+}
+
+static double setting_value(const struct setting *s)
+{
+    return s->real ? *s->real : (double)*s->whole;
+}
+
+static int set(struct chat *c, const char *name, const char *value,
+               struct runt_err *err)
+{
+    struct setting settings[N_SETTINGS], *s = settings;
+    char line[160], *end = NULL;
+    list_settings(c, settings);
+    for (size_t i = 0; i < N_SETTINGS && !*name; i++) {
+        snprintf(line, sizeof line, "%s %.16g", s[i].name, setting_value(&s[i]));
         note(c, line);
-        return;
     }
-    note(c, "usage: /set NAME VALUE; /set alone lists names and values");
+    if (!*name)
+        return 0;
+    while (s < settings + N_SETTINGS && strcmp(s->name, name))
+        s++;
+    double x = strtod(value, &end);
+    if (s == settings + N_SETTINGS) {
+        note(c, "no such value; /set alone lists them");
+    } else if (end == value || *end || !(x >= s->min && x <= s->max) ||
+               (s->whole && x != floor(x))) {
+        snprintf(line, sizeof line, "%s takes a %snumber from %.16g to %.16g", s->name,
+                 s->whole ? "whole " : "", s->min, s->max);
+        note(c, line);
+    } else {
+        if (s->real)
+            *s->real = x;
+        else
+            *s->whole = (int64_t)x;
+        snprintf(line, sizeof line, "%s is now %.16g", s->name, x);
+        note(c, line);
+        return new_sampler(c, err);
+    }
+    return 0;
 }
 
 static const char help[] =
@@ -270,10 +287,11 @@ static int command(struct chat *c, const char *line, struct runt_err *err)
         c->timeline.n_dropped = 0;
         c->said_full = false;
         note(c, "forgotten");
+        return new_sampler(c, err); /* it remembers the words for its penalty */
     } else if (!strcmp(word, "/stats")) {
         print_stats(c);
     } else if (!strcmp(word, "/set")) {
-        set(c, name, value);
+        return set(c, name, value, err);
     } else if (!strcmp(word, "/regen")) {
         if (!c->n_turns) {
             note(c, "nothing was said yet");
@@ -307,24 +325,18 @@ static void greet(struct chat *c)
                     : "a base model without a chat template: it continues your text");
 }
 
-static int choose_template(struct chat *c, struct runt_err *err)
+static void choose_template(struct chat *c)
 {
     struct runt_model_info info;
     runt_model_info(c->model, &info);
     if (strcmp(c->o.template_name, "auto")) {
         c->template = chat_template_find(c->o.template_name);
-        return c->template
-                   ? 0
-                   : err_set(err, RUNT_E_INVALID,
-                             "unknown template '%s'; there are auto, none, turns, "
-                             "chatml",
-                             c->o.template_name);
+        return;
     }
     if (info.chat_template)
         c->template = chat_template_detect(info.chat_template);
     if (!c->template)
         c->template = chat_template_find("none");
-    return 0;
 }
 
 static int talk(struct chat *c, struct runt_err *err)
@@ -361,7 +373,7 @@ int chat_run(const char *path, const struct chat_options *o, struct runt_err *er
     so.n_threads = (uint32_t)o->n_threads;
     int rc = runt_model_load(path, &c.model, err);
     if (!rc)
-        rc = choose_template(&c, err);
+        choose_template(&c);
     if (!rc)
         rc = timeline_open(&c.timeline, c.model, &so, &sa, err);
     if (!rc)

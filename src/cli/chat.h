@@ -12,6 +12,8 @@ struct chat_options {
     int64_t n_max, n_ctx, n_threads;
 };
 struct chat_options chat_defaults(void);
+/* 0, or EXIT_USAGE after saying what is wrong with the options. */
+int chat_check(const struct cli_verb *v, const struct chat_options *o);
 
 #define CHAT_OPTIONS(c)                                                              \
     {"--n-predict",                                                                  \

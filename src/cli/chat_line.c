@@ -9,6 +9,8 @@
 
 #ifdef HAVE_EDIT
 #include <histedit.h>
+#include <langinfo.h>
+#include <locale.h>
 #endif
 
 struct line_input {
@@ -45,6 +47,10 @@ static unsigned char quit(EditLine *el, int c)
 static int open_editor(struct line_input *in, struct runt_err *err)
 {
     HistEvent ev;
+    /* the editor drops what its locale cannot say; models speak UTF-8 */
+    setlocale(LC_CTYPE, "");
+    if (strcmp(nl_langinfo(CODESET), "UTF-8"))
+        setlocale(LC_CTYPE, "C.UTF-8");
     in->el = el_init("runt", stdin, stdout, stderr);
     in->history = history_init();
     if (!in->el || !in->history)
@@ -74,9 +80,9 @@ static enum line_result read_edited(struct line_input *in, const char **line, si
     HistEvent ev;
     int len = 0;
     const char *s = el_gets(in->el, &len);
-    if (in->interrupted || !s || len <= 0) {
+    if (in->interrupted || cli_interrupted() || !s || len <= 0) {
         putchar('\n');
-        return in->interrupted ? LINE_INTERRUPTED : LINE_END;
+        return in->interrupted || cli_interrupted() ? LINE_INTERRUPTED : LINE_END;
     }
     if (len > 1)
         history(in->history, &ev, H_ENTER, s);

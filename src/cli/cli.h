@@ -77,6 +77,7 @@ int cli_progress(void *ctx, const char *what, unsigned long long done,
 void cli_progress_done(void); /* erase the bar */
 void cli_catch_interrupt(void);
 bool cli_interrupted(void);
+bool cli_terminated(void); /* by SIGTERM: not only to stop an answer */
 void cli_clear_interrupt(void);
 
 /* -o md|csv|json|text */

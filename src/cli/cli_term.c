@@ -13,11 +13,12 @@
 #include <time.h>
 #include <unistd.h>
 
-static volatile sig_atomic_t interrupted;
+static volatile sig_atomic_t interrupted, terminated;
 
 static void on_signal(int sig)
 {
-    (void)sig;
+    if (sig == SIGTERM)
+        terminated = 1;
     interrupted = 1;
 }
 
@@ -32,6 +33,11 @@ void cli_catch_interrupt(void)
 bool cli_interrupted(void)
 {
     return interrupted;
+}
+
+bool cli_terminated(void)
+{
+    return terminated;
 }
 
 void cli_clear_interrupt(void)

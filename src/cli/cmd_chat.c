@@ -35,6 +35,9 @@ static int run(int argc, char **argv)
         rc = cli_misuse(v, "which model? name it with -m");
         goto out;
     }
+    rc = chat_check(v, &chat);
+    if (rc)
+        goto out;
     cli_catch_interrupt();
     rc = convert_model_path(model, &path, &err);
     if (!rc)

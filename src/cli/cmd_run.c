@@ -100,6 +100,8 @@ static int run(int argc, char **argv)
     const struct fmt_info *fmt = NULL;
     char *path = NULL;
     rc = convert_type(v, type, &fmt);
+    if (!rc)
+        rc = chat_check(v, &chat);
     if (rc)
         goto out;
     cli_catch_interrupt();

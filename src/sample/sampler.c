@@ -89,6 +89,11 @@ void runt_sampler_accept(runt_sampler *s, int32_t token)
         s->recent[s->n_recent++ % (size_t)s->o.repeat_last] = token;
 }
 
+void runt_sampler_forget(runt_sampler *s)
+{
+    s->n_recent = 0;
+}
+
 /* Keskar et al. 2019 (CTRL), equation in section 4.1: positive logits are divided by
  * the penalty, negative ones multiplied. */
 static void penalize(runt_sampler *s)
