@@ -164,8 +164,11 @@ int hub_converted_root(char **out, struct runt_err *err)
 /* PREFIX + "ORG--NAME" */
 static char *flat_name(const char *root, const char *prefix, const char *repo)
 {
-    int n = (int)strcspn(repo, "/");
-    return mem_printf("%s/%s%.*s--%s", root, prefix, n, repo, repo + n + 1);
+    const char *slash = strchr(repo, '/');
+    if (!slash) /* hub_repo_ok saw one */
+        return NULL;
+    int n = (int)(slash - repo);
+    return mem_printf("%s/%s%.*s--%s", root, prefix, n, repo, slash + 1);
 }
 
 int hub_converted_path(const char *repo, char **out, struct runt_err *err)
