@@ -22,7 +22,7 @@ const char *fixture_root(void)
     return root ? root : ".";
 }
 
-static void temporary(char *path, size_t n)
+void fixture_temporary(char *path, size_t n)
 {
     const char *dir = getenv("TMPDIR");
     snprintf(path, n, "%s/runt-test-XXXXXX", dir ? dir : "/tmp");
@@ -79,7 +79,7 @@ void fixture_write_random(const struct gpt2_shape *s, const char *type, uint64_t
                           char *path, size_t n)
 {
     struct runt_err err;
-    temporary(path, n);
+    fixture_temporary(path, n);
     if (write_random(s, type, seed, path, &err))
         fail_msg("%s", err.msg);
 }
@@ -109,7 +109,7 @@ void fixture_write_tiny(const char *type, char *path, size_t n)
     struct tok_vocab v = {0};
     struct runt_err err;
     snprintf(dir, sizeof dir, "%s/models/tiny-gpt2", fixture_root());
-    temporary(path, n);
+    fixture_temporary(path, n);
     int rc = hf_open(dir, &c, &err);
     if (!rc)
         rc = tok_vocab_load(dir, &v, &err);

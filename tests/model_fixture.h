@@ -15,6 +15,9 @@ const char *fixture_root(void);
  * feed-forward rows of 160, 203 tokens, context 90. */
 struct gpt2_shape fixture_odd_shape(void);
 
+/* An empty file in the temporary folder. */
+void fixture_temporary(char *path, size_t n);
+
 /* Write a random model file of a type into the temporary folder. */
 void fixture_write_random(const struct gpt2_shape *s, const char *type, uint64_t seed,
                           char *path, size_t n);

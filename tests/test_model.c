@@ -10,6 +10,7 @@
 #include "base/file.h"
 #include "base/js.h"
 #include "base/mem.h"
+#include "base/rng.h"
 #include "eval/eval.h"
 #include "model_fixture.h"
 
@@ -301,6 +302,94 @@ static void same_bits_on_every_instruction_set(void **state)
     free(want);
 }
 
+/* ---- a format that is read only ---- */
+
+/* A model whose matrices are random Q6_K blocks, as such or decoded to F32. */
+static runt_model *q6_k_model(bool decoded)
+{
+    struct gpt2_shape shape = {.n_vocab = 300,
+                               .n_ctx = 16,
+                               .n_embd = 256,
+                               .n_head = 4,
+                               .n_layer = 1,
+                               .n_ff = 512,
+                               .eps = 1e-5f,
+                               .tied = true};
+    const struct fmt_info *q6 = fmt_by_name("q6_k"), *f32 = fmt_by_name("f32");
+    struct gguf_writer *w = NULL;
+    struct tok_vocab v;
+    struct rng r;
+    char path[256], name[64];
+    unsigned n_dims;
+    uint64_t n_cols, n_rows;
+    static float row[512];
+    uint8_t block[2 * 210];
+    runt_model *m = NULL;
+    struct runt_err err;
+    fixture_temporary(path, sizeof path);
+    assert_int_equal(gguf_writer_create(&w, &err), 0);
+    assert_int_equal(tok_vocab_synthetic(shape.n_vocab, &v, &err), 0);
+    model_write_meta(w, &shape, &v, "q6_k");
+    for (size_t i = 0; i < model_n_tensors(&shape); i++) {
+        model_tensor_at(&shape, i, name, &n_dims, &n_cols, &n_rows);
+        gguf_add_tensor(w, name, n_dims == 2 && !decoded ? q6 : f32, n_dims, n_cols,
+                        n_rows);
+    }
+    assert_int_equal(gguf_begin(w, path, &err), 0);
+    rng_seed(&r, 17);
+    for (size_t i = 0; i < model_n_tensors(&shape); i++) {
+        model_tensor_at(&shape, i, name, &n_dims, &n_cols, &n_rows);
+        for (uint64_t k = 0; k < n_rows; k++) {
+            size_t n_blocks = n_dims == 2 ? n_cols / 256 : 0;
+            for (size_t b = 0; b < n_blocks; b++) {
+                for (size_t j = 0; j < 208; j++)
+                    block[b * 210 + j] = (uint8_t)rng_u64(&r);
+                uint16_t d = fmt_f32_to_f16(0x1p-16f);
+                memcpy(block + b * 210 + 208, &d, 2);
+            }
+            if (n_blocks)
+                q6->decode(block, row, n_cols);
+            for (size_t j = 0; !n_blocks && j < n_cols && j < 512; j++)
+                row[j] = strstr(name, "norm.weight") ? 1 : 0;
+            for (size_t j = 0; j < n_cols;
+                 j += 256) /* qkv's bias is longer than a row */
+                assert_int_equal(n_blocks && !decoded
+                                     ? gguf_write(w, block + j / 256 * 210, 210, &err)
+                                     : gguf_write(w, row + (n_blocks ? j : 0),
+                                                  256 * sizeof *row, &err),
+                                 0);
+        }
+    }
+    assert_int_equal(gguf_finish(w, NULL, &err), 0);
+    gguf_writer_destroy(w);
+    tok_vocab_free(&v);
+    if (runt_model_load(path, &m, &err))
+        fail_msg("%s", err.msg);
+    unlink(path);
+    return m;
+}
+
+static void a_format_without_a_kernel_runs(void **state)
+{
+    (void)state;
+    runt_model *a = q6_k_model(false), *b = q6_k_model(true);
+    int32_t ids[7] = {5, 17, 250, 3, 99, 200, 41};
+    runt_session *sa = session(a, 2, 0, false), *sb = session(b, 1, 3, false);
+    feed(sa, ids, 7);
+    feed(sb, ids, 7);
+    float largest = 0;
+    for (int i = 0; i < 300; i++)
+        largest = fmaxf(largest, fabsf(runt_session_logits(sb)[i]));
+    assert_true(largest > 0.1f);
+    for (int i = 0; i < 300; i++) /* the same products, added in another order */
+        assert_true(fabsf(runt_session_logits(sa)[i] - runt_session_logits(sb)[i]) <=
+                    1e-5f * largest);
+    runt_session_close(sa);
+    runt_session_close(sb);
+    fixture_close(a);
+    fixture_close(b);
+}
+
 /* ---- misuse ---- */
 
 static void misuse_is_refused(void **state)
@@ -383,6 +472,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(same_bits_for_any_threads_and_cuts),
         cmocka_unit_test(rewinding_leaves_no_trace),
         cmocka_unit_test(same_bits_on_every_instruction_set),
+        cmocka_unit_test(a_format_without_a_kernel_runs),
         cmocka_unit_test(misuse_is_refused),
         cmocka_unit_test(every_allocation_may_fail),
     };

@@ -14,9 +14,10 @@ int cpu_matrix_init(const struct cpu *c, const struct fmt_info *fmt,
     struct cpu_matrix m = {
         .fmt = fmt, .data = data, .n_rows = n_rows, .n_cols = n_cols};
     m.dot = kern_dot_for(c->kern, fmt->type, &m.int8);
-    if (!m.dot || !fmt_row_bytes(fmt, n_cols, &m.row_bytes))
-        return err_set(err, RUNT_E_UNSUPPORTED, "no product for %s rows of %zu numbers",
-                       fmt->name, n_cols);
+    if (!fmt_row_bytes(fmt, n_cols, &m.row_bytes))
+        return err_set(err, RUNT_E_FORMAT,
+                       "a row of %zu numbers is not whole %s blocks", n_cols,
+                       fmt->name);
     *out = m;
     return 0;
 }
@@ -53,6 +54,24 @@ static void quantize_tokens(void *ctx, unsigned i, unsigned n)
                                  p->act + t * (n_cols / KERN_ACT_LEN));
 }
 
+/* A row of a format without a kernel: decoded piece by piece, the pieces' float
+ * products added in order. */
+static void dot_decoded(const struct product *p, size_t row, const float *x,
+                        size_t n_tokens, float *out)
+{
+    enum { PIECE = 256 }; /* whole blocks of every format */
+    const struct cpu_matrix *w = p->w;
+    const uint8_t *bytes = w->data + row * w->row_bytes;
+    float piece[PIECE], part[TOKEN_TILE];
+    for (size_t i = 0; i < w->n_cols; i += PIECE) {
+        size_t n = min(PIECE, w->n_cols - i);
+        w->fmt->decode(bytes + i / w->fmt->block_len * w->fmt->block_bytes, piece, n);
+        p->c->kern->dot_f32(n, piece, x + i, p->stride, n_tokens, part, 1);
+        for (size_t t = 0; t < n_tokens; t++)
+            out[t * w->n_rows] = i ? out[t * w->n_rows] + part[t] : part[t];
+    }
+}
+
 static void product_rows(void *ctx, unsigned i, unsigned n)
 {
     const struct product *p = ctx;
@@ -66,8 +85,11 @@ static void product_rows(void *ctx, unsigned i, unsigned n)
             const char *x = (const char *)p->vectors + t0 * p->stride;
             for (size_t r = r0; r < r1; r++) {
                 float *out = p->out + t0 * w->n_rows + r;
-                w->dot(w->n_cols, w->data + r * w->row_bytes, x, p->stride, nt, out,
-                       w->n_rows);
+                if (w->dot)
+                    w->dot(w->n_cols, w->data + r * w->row_bytes, x, p->stride, nt, out,
+                           w->n_rows);
+                else
+                    dot_decoded(p, r, (const float *)(const void *)x, nt, out);
                 for (size_t t = 0; p->bias && t < nt; t++)
                     out[t * w->n_rows] += p->bias[r];
             }

@@ -19,11 +19,11 @@ struct cpu_matrix {
     const struct fmt_info *fmt;
     const uint8_t *data; /* [n_rows][row_bytes] */
     size_t n_rows, n_cols, row_bytes;
-    kern_dot_fn *dot;
-    bool int8; /* dot wants struct kern_act */
+    kern_dot_fn *dot; /* NULL: rows are decoded, slowly */
+    bool int8;        /* dot wants struct kern_act */
 };
 
-/* Look up the kernel; RUNT_E_UNSUPPORTED when there is none for the format. */
+/* RUNT_E_FORMAT when a row is not whole blocks. */
 int cpu_matrix_init(const struct cpu *c, const struct fmt_info *fmt,
                     const uint8_t *data, size_t n_rows, size_t n_cols,
                     struct cpu_matrix *out, struct runt_err *err);

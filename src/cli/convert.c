@@ -171,12 +171,15 @@ int convert_type(const struct cli_verb *v, const char *name,
                  const struct fmt_info **out)
 {
     *out = fmt_by_name(name);
-    if (*out)
+    if (*out && (*out)->encode)
         return 0;
+    if (*out)
+        return cli_misuse(v, "%s is read but not written", (*out)->name);
     char list[256] = "";
     for (size_t i = 0; fmt_at(i); i++)
-        snprintf(list + strlen(list), sizeof list - strlen(list), "%s%s", i ? ", " : "",
-                 fmt_at(i)->name);
+        if (fmt_at(i)->encode)
+            snprintf(list + strlen(list), sizeof list - strlen(list), "%s%s",
+                     i ? ", " : "", fmt_at(i)->name);
     return cli_misuse(v, "unknown type '%s'; the types are %s", name, list);
 }
 

@@ -120,6 +120,7 @@ static const struct fmt_info table[] = {
      fmt_q4_0_decode},
     {"Q4_1", FMT_Q4_1, 32, sizeof(struct q4_1), false, 3, fmt_q4_1_encode,
      fmt_q4_1_decode},
+    {"Q6_K", FMT_Q6_K, QK_K, sizeof(struct q6_k), false, 18, NULL, fmt_q6_k_decode},
 };
 
 enum { N_FORMATS = sizeof table / sizeof *table };

@@ -18,6 +18,7 @@ enum fmt_type {
     FMT_Q4_0 = 2,
     FMT_Q4_1 = 3,
     FMT_Q8_0 = 8,
+    FMT_Q6_K = 14, /* read only */
     FMT_BF16 = 30,
 };
 
@@ -30,7 +31,8 @@ struct fmt_info {
     /* general.file_type of a model whose matrices have this type (llama.cpp's ftype) */
     uint32_t file_type;
     /* n numbers (a multiple of block_len) <-> n / block_len blocks.  encode rounds as
-     * ggml's reference does (Q4_0: scale from the largest magnitude). */
+     * ggml's reference does (Q4_0: scale from the largest magnitude); it is NULL for a
+     * type that is read but not written. */
     void (*encode)(const float *x, void *blocks, size_t n);
     void (*decode)(const void *blocks, float *x, size_t n);
 };

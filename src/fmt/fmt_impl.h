@@ -25,6 +25,16 @@ struct q4_1 { /* value = d * q + m */
 };
 _Static_assert(sizeof(struct q4_1) == 20, "Q4_1 is 20 bytes");
 
+enum { QK_K = 256 };
+
+struct q6_k { /* value = d * scale * (q - 32); q6_k.c says where the bits of q are */
+    uint8_t low[QK_K / 2], high[QK_K / 4];
+    int8_t scale[QK_K / 16];
+    uint16_t d; /* f16 */
+};
+_Static_assert(sizeof(struct q6_k) == 210, "Q6_K is 210 bytes");
+
+void fmt_q6_k_decode(const void *blocks, float *x, size_t n);
 void fmt_q8_0_encode(const float *x, void *blocks, size_t n);
 void fmt_q8_0_decode(const void *blocks, float *x, size_t n);
 void fmt_q4_0_encode(const float *x, void *blocks, size_t n);

@@ -71,6 +71,8 @@ kern_dot_fn *kern_dot_for(const struct kern_table *t, enum fmt_type type, bool *
         return t->dot_q4_0;
     case FMT_Q4_1:
         return t->dot_q4_1;
+    case FMT_Q6_K:
+        break;
     }
     return NULL;
 }
