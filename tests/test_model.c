@@ -185,13 +185,12 @@ static void pytorch_logits_and_greedy(void **state)
     json_decref(o);
 }
 
-/* Both conventions on the first part of the text; the whole of it is in the long tests.
- */
+/* Both conventions over the whole text; the sanitizers would take minutes for it. */
 static void pytorch_perplexity(void **state)
 {
     runt_model *m = *state;
     const char *data = getenv("RUNT_TEST_DATA");
-    if (!data)
+    if (!data || getenv("RUNT_SANITIZE"))
         skip();
     char path[512], *text = NULL;
     size_t n = 0;
