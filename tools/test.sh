@@ -1,5 +1,6 @@
 #!/bin/sh
-# Every test: with gcc, with clang, and with gcc under AddressSanitizer and UBSan.
+# Every test with gcc; units and fuzzing corpora with clang too; those, hostile files and the
+# chat with gcc under AddressSanitizer and UBSan.
 set -u
 cd "$(dirname "$0")/.."
 [ -n "${RUNT_TEST_DATA:-}" ] || echo "RUNT_TEST_DATA is not set: some tests will be skipped"
@@ -22,7 +23,7 @@ one() {
 
 one gcc gcc ""
 one clang clang "--suite unit --suite fuzz"
-one sanitize gcc "" -Dbuildtype=debugoptimized -Db_sanitize=address,undefined \
+one sanitize gcc "--suite unit --suite fuzz --suite hostile" -Dbuildtype=debugoptimized -Db_sanitize=address,undefined \
     -Db_lundef=false
 exec python3 tools/test_summary.py gcc=build/test-gcc clang=build/test-clang \
     sanitize=build/test-sanitize
