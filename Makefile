@@ -16,6 +16,13 @@ test: setup-test
 test-long: setup-test
 	@tools/test_long.sh
 
+bench: setup-test
+	@test -f build/build.ninja || meson setup build >/dev/null
+	@ninja -C build tests/bench_kern >/dev/null && build/tests/bench_kern
+
+fuzz: setup-test
+	@tools/fuzz.sh
+
 install: all
 	@meson install -C build
 

@@ -257,7 +257,7 @@ static void test_round_trip_tensors(void **state)
     struct runt_err err = {0};
     struct rng rng;
     rng_seed(&rng, 7);
-    enum { COLS = 96, ROWS = 5 };
+    enum { COLS = 256, ROWS = 5 };
     uint8_t *bytes[32] = {0};
     size_t row_bytes = 0, n = 0;
     char path[512], name[TENSOR_NAME_MAX];

@@ -8,7 +8,7 @@ set -eu
 
 build="gcc libc6-dev meson ninja-build pkg-config python3 ca-certificates
        libjansson-dev libcurl4-openssl-dev libssl-dev libedit-dev"
-test="clang libclang-rt-14-dev clang-format libcmocka-dev libsimde-dev git"
+test="clang libclang-rt-dev clang-format libcmocka-dev libsimde-dev git"
 case "${1:-}" in
 build) want=$build ;;
 test) want="$build $test" ;;
@@ -43,4 +43,8 @@ fi
 echo "Installing Debian packages:$missing"
 export DEBIAN_FRONTEND=noninteractive
 $as_root apt-get update -qq
-$as_root apt-get install -y -qq --no-install-recommends $missing >/dev/null
+$as_root apt-get install -y -qq --no-install-recommends $missing >/dev/null || {
+    echo "apt-get could not install all of:$missing" >&2
+    echo "(the names are Debian 12's; with their equivalents, set RUNT_NO_SETUP=1)" >&2
+    exit 1
+}

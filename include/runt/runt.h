@@ -1,8 +1,8 @@
 /* runt: load a GPT-2-class model file and talk with it.
  *
  *     runt_model    an immutable loaded model with its tokenizer; share it freely
- *     runt_session  one timeline over a model: a key/value cache and a position; one
- * owner runt_sampler  turns logits into the next token, repeatably for a seed
+ *     runt_session  one timeline over a model: its cache and position; one owner
+ *     runt_sampler  turns logits into the next token, repeatably for a seed
  *
  * Functions that can fail return 0 or a RUNT_E_* code and fill *err (may be NULL).
  * Nothing here prints, exits or aborts on input.
@@ -62,6 +62,8 @@ struct runt_session_options {
 };
 struct runt_session_options runt_session_defaults(void);
 
+/* `o` may be NULL: the defaults. */
+
 int runt_session_open(const runt_model *m, const struct runt_session_options *o,
                       runt_session **out, struct runt_err *err);
 void runt_session_close(runt_session *s); /* NULL is fine */
@@ -77,7 +79,8 @@ uint32_t runt_session_n_ctx(const runt_session *s);
 /* Forget every token from position pos on; pos <= runt_session_pos. */
 void runt_session_rewind(runt_session *s, uint32_t pos);
 /* Logits [n_vocab] after the last token fed; with all_logits, after token i of the last
- * pass of at most n_batch tokens.  Valid until the next feed. */
+ * pass of at most n_batch tokens.  Valid from one feed to the next; a session that was
+ * never fed has none. */
 const float *runt_session_logits(const runt_session *s);
 const float *runt_session_logits_at(const runt_session *s, size_t i);
 
@@ -96,6 +99,8 @@ struct runt_sampler_options {
     uint64_t seed;
 };
 struct runt_sampler_options runt_sampler_defaults(void);
+
+/* `o` may be NULL: the defaults; n_vocab is the model's. */
 
 int runt_sampler_new(const struct runt_sampler_options *o, uint32_t n_vocab,
                      runt_sampler **out, struct runt_err *err);

@@ -127,7 +127,6 @@ void *arena_take(struct arena *a, size_t n, size_t size)
         return NULL;
     void *p = a->base + a->used;
     a->used = end;
-    memset(p, 0, bytes);
     return p;
 }
 

@@ -43,9 +43,8 @@ struct arena {
 };
 
 int arena_init(struct arena *a, size_t size); /* 0 or RUNT_E_NOMEM */
-void *arena_take(struct arena *a, size_t n,
-                 size_t size); /* 64-byte aligned, zeroed;
-                                  NULL when it does not fit */
+/* 64-byte aligned, not zeroed; NULL when it does not fit. */
+void *arena_take(struct arena *a, size_t n, size_t size);
 void arena_free(struct arena *a);
 
 #endif

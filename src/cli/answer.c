@@ -80,51 +80,55 @@ void timeline_close(struct timeline *t)
     *t = (struct timeline){0};
 }
 
-/* Make room for n more tokens by dropping the oldest ones after n_keep: at least half
- * of them, so that feeding the rest again stays rare. */
+/* A long text in pieces, so that Ctrl-C is heard between them. */
+static int feed_pieces(struct timeline *t, const int32_t *tokens, size_t n,
+                       struct runt_err *err)
+{
+    enum { PIECE = 64 };
+    memmove(t->tokens + runt_session_pos(t->session), tokens, n * sizeof *tokens);
+    for (size_t i = 0; i < n; i += PIECE) {
+        if (i && cli_interrupted())
+            return err_set(err, RUNT_E_INTERRUPTED, "interrupted");
+        size_t k = n - i < PIECE ? n - i : PIECE;
+        int rc = runt_session_feed(t->session, tokens + i, k, err);
+        if (rc)
+            return rc;
+    }
+    return 0;
+}
+
+/* Make room for n more tokens by dropping the oldest ones: at least half of them, so
+ * that feeding the rest again stays rare. */
 static int make_room(struct timeline *t, size_t n, struct runt_err *err)
 {
     size_t pos = runt_session_pos(t->session), n_ctx = runt_session_n_ctx(t->session);
     if (pos + n <= n_ctx)
         return 0;
-    size_t keep = t->n_keep < n_ctx / 2 ? t->n_keep : 0, movable = pos - keep,
-           drop = pos + n - n_ctx;
-    if (drop < movable / 2)
-        drop = movable / 2;
-    if (drop > movable)
-        drop = movable;
-    memmove(t->tokens + keep, t->tokens + keep + drop,
-            (movable - drop) * sizeof *t->tokens);
+    size_t drop = pos + n - n_ctx;
+    if (drop < pos / 2)
+        drop = pos / 2;
+    if (drop > pos)
+        drop = pos;
     t->n_dropped += drop;
-    runt_session_rewind(t->session, (uint32_t)keep);
-    return movable > drop
-               ? runt_session_feed(t->session, t->tokens + keep, movable - drop, err)
-               : 0;
+    runt_session_rewind(t->session, 0);
+    return pos > drop ? feed_pieces(t, t->tokens + drop, pos - drop, err) : 0;
 }
 
 int timeline_feed(struct timeline *t, const int32_t *tokens, size_t n,
                   struct runt_err *err)
 {
-    size_t n_ctx = runt_session_n_ctx(t->session), keep = t->n_keep;
-    if (keep >= n_ctx / 2)
-        keep = 0;
+    size_t n_ctx = runt_session_n_ctx(t->session);
     for (size_t i = 0; i < n; i++)
         runt_sampler_accept(t->sampler, tokens[i]);
-    /* a context holds the kept tokens, the end of the text, and one token to draw */
-    size_t most = n_ctx - keep - (n_ctx - keep > 1);
+    /* a context holds the end of the text and one token to draw */
+    size_t most = n_ctx - (n_ctx > 1);
     if (n > most) {
         t->n_dropped += n - most;
         tokens += n - most;
         n = most;
     }
     int rc = n ? make_room(t, n, err) : 0;
-    if (rc || !n)
-        return rc;
-    size_t pos = runt_session_pos(t->session);
-    rc = runt_session_feed(t->session, tokens, n, err);
-    if (!rc)
-        memcpy(t->tokens + pos, tokens, n * sizeof *tokens);
-    return rc;
+    return rc || !n ? rc : feed_pieces(t, tokens, n, err);
 }
 
 int timeline_set(struct timeline *t, const int32_t *tokens, size_t n,
@@ -137,16 +141,29 @@ int timeline_set(struct timeline *t, const int32_t *tokens, size_t n,
     runt_sampler_forget(t->sampler);
     for (size_t i = 0; i < n; i++)
         runt_sampler_accept(t->sampler, tokens[i]);
-    int rc = runt_session_feed(t->session, tokens + same, n - same, err);
-    if (!rc)
-        memcpy(t->tokens, tokens, n * sizeof *tokens);
-    return rc;
+    return feed_pieces(t, tokens + same, n - same, err);
+}
+
+/* Keep of the drawn tokens those whose bytes were shown whole: a stop text that began
+ * in them is no part of the answer. */
+static void drop_hidden(const runt_model *m, struct token_list *drawn, size_t from,
+                        size_t n_shown)
+{
+    size_t n = from, bytes = 0, len;
+    for (; n < drawn->n; n++) {
+        runt_token_bytes(m, drawn->ids[n], &len);
+        if (bytes + len > n_shown)
+            break;
+        bytes += len;
+    }
+    drawn->n = n;
 }
 
 int timeline_answer(struct timeline *t, size_t n_max, bool ignore_eos, struct stream *s,
                     struct token_list *drawn, struct answer *out, struct runt_err *err)
 {
     struct answer a = {.end = ANSWER_LENGTH};
+    size_t n_before = drawn ? drawn->n : 0, shown_before = s->n_shown;
     double t0 = cli_seconds();
     int rc = 0;
     while (!n_max || a.n_tokens < n_max) {
@@ -180,6 +197,8 @@ int timeline_answer(struct timeline *t, size_t n_max, bool ignore_eos, struct st
         if (rc)
             break;
     }
+    if (a.end == ANSWER_STOP && drawn)
+        drop_hidden(t->model, drawn, n_before, s->n_shown - shown_before);
     stream_end(s);
     a.seconds = cli_seconds() - t0;
     if (!rc)

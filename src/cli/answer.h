@@ -1,5 +1,5 @@
 /* Feeding a prompt and drawing an answer, with the context kept from overflowing:
- * shared by generate and chat.  Uses only the public door. */
+ * shared by generate and chat.  Of the model it uses only the public door. */
 #ifndef RUNT_CLI_ANSWER_H
 #define RUNT_CLI_ANSWER_H
 
@@ -85,7 +85,6 @@ struct timeline {
     runt_session *session;
     runt_sampler *sampler;
     int32_t *tokens;  /* [n_ctx] fed so far */
-    size_t n_keep;    /* first tokens that are never dropped */
     size_t n_dropped; /* tokens dropped so far to make room */
 };
 int timeline_open(struct timeline *t, const runt_model *m,

@@ -49,10 +49,11 @@ struct chat_options chat_defaults(void)
 /* A line to the person that is no answer: dim on a terminal, on stderr in a pipe. */
 static void note(const struct chat *c, const char *text)
 {
-    bool terminal = line_input_is_terminal(c->input), color = cli_color(stdout);
-    fprintf(terminal ? stdout : stderr, "%s(%s)%s\n",
-            terminal && color ? "\033[2m" : "", text,
-            terminal && color ? "\033[0m" : "");
+    bool terminal = line_input_is_terminal(c->input),
+         dim = terminal && cli_color(stdout);
+    char plain[512];
+    fprintf(terminal ? stdout : stderr, "%s(%s)%s\n", dim ? "\033[2m" : "",
+            cli_plain(text, plain, sizeof plain), dim ? "\033[0m" : "");
 }
 
 /* ---- turns ---- */
@@ -157,6 +158,13 @@ static int answer(struct chat *c, struct runt_err *err)
         goto out; /* an empty line before anything was said */
     if (!rc)
         rc = timeline_set(&c->timeline, tokens.ids, tokens.n, err);
+    if (rc == RUNT_E_INTERRUPTED &&
+        !cli_terminated()) { /* while reading, not yet talking */
+        rc = 0;
+        cli_clear_interrupt();
+        note(c, "stopped");
+        goto out;
+    }
     if (rc)
         goto out;
     say_once_when_full(c);

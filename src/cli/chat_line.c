@@ -14,7 +14,7 @@
 #endif
 
 struct line_input {
-    bool terminal, interrupted;
+    bool terminal;
     char *line; /* getline's */
     size_t cap;
 #ifdef HAVE_EDIT
@@ -32,18 +32,7 @@ static char *prompt(EditLine *el)
     return text;
 }
 
-static unsigned char quit(EditLine *el, int c)
-{
-    (void)c;
-    struct line_input *in = NULL;
-    el_get(el, EL_CLIENTDATA, &in);
-    in->interrupted = true;
-    return CC_EOF;
-}
-
-/* While a line is edited, Ctrl-C is a key like any other, bound to leaving; while an
- * answer is printed, the terminal is as usual and Ctrl-C is a signal that stops the
- * answer. */
+/* Ctrl-C stays a signal: it ends the read, and the handler's flag tells why. */
 static int open_editor(struct line_input *in, struct runt_err *err)
 {
     HistEvent ev;
@@ -56,13 +45,9 @@ static int open_editor(struct line_input *in, struct runt_err *err)
     if (!in->el || !in->history)
         return err_nomem(err, "the line editor");
     history(in->history, &ev, H_SETSIZE, 1000);
-    el_set(in->el, EL_CLIENTDATA, in);
     el_set(in->el, EL_PROMPT, prompt);
     el_set(in->el, EL_EDITOR, "emacs");
     el_set(in->el, EL_HIST, history, in->history);
-    el_set(in->el, EL_SETTY, "-d", "-isig", NULL);
-    el_set(in->el, EL_ADDFN, "runt-quit", "leave the chat", quit);
-    el_set(in->el, EL_BIND, "^C", "runt-quit", NULL);
     el_set(in->el, EL_BIND, "^R", "em-inc-search-prev", NULL);
     return 0;
 }
@@ -80,9 +65,9 @@ static enum line_result read_edited(struct line_input *in, const char **line, si
     HistEvent ev;
     int len = 0;
     const char *s = el_gets(in->el, &len);
-    if (in->interrupted || cli_interrupted() || !s || len <= 0) {
+    if (cli_interrupted() || !s || len <= 0) {
         putchar('\n');
-        return in->interrupted || cli_interrupted() ? LINE_INTERRUPTED : LINE_END;
+        return cli_interrupted() ? LINE_INTERRUPTED : LINE_END;
     }
     if (len > 1)
         history(in->history, &ev, H_ENTER, s);

@@ -77,7 +77,7 @@ int cli_progress(void *ctx, const char *what, unsigned long long done,
 void cli_progress_done(void); /* erase the bar */
 void cli_catch_interrupt(void);
 bool cli_interrupted(void);
-bool cli_terminated(void); /* by SIGTERM: not only to stop an answer */
+bool cli_terminated(void); /* by SIGTERM or SIGHUP: not only to stop an answer */
 void cli_clear_interrupt(void);
 
 /* -o md|csv|json|text */
@@ -88,8 +88,9 @@ int cli_format_parse(const struct cli_verb *v, const char *s, const char *allowe
 
 /* "63 MB": bytes for people, in decimal units; into buf. */
 const char *cli_bytes(uint64_t n, char buf[static 32]);
-/* "63MB", "1.5GiB", "1000" -> bytes; false when malformed. */
-bool cli_parse_bytes(const char *s, uint64_t *out);
+
+/* Text from a file, for a terminal: control characters become '?'; cut to n bytes. */
+const char *cli_plain(const char *s, char *buf, size_t n);
 
 /* JSON string s, quoted and escaped (invalid UTF-8 becomes U+FFFD), to f. */
 void cli_json_str(FILE *f, const char *s, size_t n);

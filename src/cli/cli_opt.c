@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Damerau-Levenshtein distance without transposition memory: rows of at most 63. */
+/* Levenshtein distance of names of at most 63 bytes. */
 static size_t edit_distance(const char *a, const char *b)
 {
     enum { MAX = 63 };
@@ -192,7 +192,12 @@ int cli_parse(const struct cli_verb *v, struct cli_option *options, int argc,
         const struct cli_option *o = find(options, arg, n);
         char shown[64];
         snprintf(shown, sizeof shown, "%.*s", (int)n, arg);
-        if (!o)
+        const struct cli_option *joined =
+            !o && arg[1] != '-' ? find(options, arg, 2) : NULL; /* -n5 */
+        if (joined && joined->kind != CLI_FLAG) {
+            snprintf(shown, sizeof shown, "%.2s", arg);
+            rc = store(v, joined, shown, arg + 2);
+        } else if (!o)
             rc = unknown_option(v, options, shown);
         else if (o->kind == CLI_FLAG && eq)
             rc = cli_misuse(v, "%s takes no value", shown);
@@ -278,6 +283,12 @@ int main(int argc, char **argv)
     signal(SIGXFSZ,
            SIG_IGN); /* a file size limit is an error of write(), as a full disk */
     const char *name = argv[1];
+    char *help_argv[] = {argv[argc > 2 ? 2 : 1], (char[]){"--help"}, NULL};
+    if (!strcmp(name, "help") && argc > 2) { /* runt help VERB */
+        name = argv[2];
+        argc = 3;
+        argv = help_argv - 1;
+    }
     if (!strcmp(name, "--help") || !strcmp(name, "-h") || !strcmp(name, "help")) {
         print_verbs(stdout);
         return finish(name, EXIT_OK);

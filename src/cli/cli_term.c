@@ -17,7 +17,7 @@ static volatile sig_atomic_t interrupted, terminated;
 
 static void on_signal(int sig)
 {
-    if (sig == SIGTERM)
+    if (sig != SIGINT)
         terminated = 1;
     interrupted = 1;
 }
@@ -28,6 +28,7 @@ void cli_catch_interrupt(void)
     sigemptyset(&sa.sa_mask);
     sigaction(SIGINT, &sa, NULL);
     sigaction(SIGTERM, &sa, NULL);
+    sigaction(SIGHUP, &sa, NULL);
 }
 
 bool cli_interrupted(void)
@@ -122,30 +123,16 @@ const char *cli_bytes(uint64_t n, char buf[static 32])
     return buf;
 }
 
-bool cli_parse_bytes(const char *s, uint64_t *out)
+const char *cli_plain(const char *s, char *buf, size_t n)
 {
-    static const struct {
-        const char *unit;
-        double factor;
-    } units[] = {{"", 1},         {"B", 1},        {"K", 1e3},     {"kB", 1e3},
-                 {"M", 1e6},      {"MB", 1e6},     {"G", 1e9},     {"GB", 1e9},
-                 {"KiB", 0x1p10}, {"MiB", 0x1p20}, {"GiB", 0x1p30}};
-    char *end;
-    double x = strtod(s, &end);
-    if (end == s || !(x >= 0) || !isfinite(x) || !isdigit((unsigned char)*s))
-        return false;
-    while (*end == ' ')
-        end++;
-    for (unsigned i = 0; i < sizeof units / sizeof *units; i++) {
-        if (strcasecmp(end, units[i].unit))
-            continue;
-        x *= units[i].factor;
-        if (x >= 0x1p63)
-            return false;
-        *out = (uint64_t)x;
-        return true;
+    size_t i = 0;
+    for (; s[i] && i + 1 < n; i++) {
+        unsigned char c = (unsigned char)s[i];
+        bool c1 = i && (unsigned char)s[i - 1] == 0xc2 && c >= 0x80 && c < 0xa0;
+        buf[i] = c < 0x20 || c == 0x7f || c1 ? '?' : s[i];
     }
-    return false;
+    buf[i] = 0;
+    return buf;
 }
 
 void cli_json_str(FILE *f, const char *s, size_t n)

@@ -7,6 +7,8 @@
 #include "cli/verbs.h"
 #include "eval/eval.h"
 
+#include <math.h>
+
 static int run(int argc, char **argv);
 
 const struct cli_verb verb_eval = {
@@ -19,7 +21,10 @@ const struct cli_verb verb_eval = {
 
 static void put(const char *key, double value, double se)
 {
-    printf(",\"%s\":%.17g,\"%s_se\":%.17g", key, value, key, se);
+    if (isfinite(value) && isfinite(se))
+        printf(",\"%s\":%.17g,\"%s_se\":%.17g", key, value, key, se);
+    else
+        printf(",\"%s\":null,\"%s_se\":null", key, key);
 }
 
 static void print_json(const struct eval_result *r, double seconds)

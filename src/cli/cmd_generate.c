@@ -31,12 +31,13 @@ struct request {
     struct cli_sampler sampler;
 };
 
-static void print_json(const struct stream *s, size_t n_prompt, const struct answer *a,
-                       double prompt_seconds)
+static void print_json(const struct stream *s, size_t n_prompt, size_t n_dropped,
+                       const struct answer *a, double prompt_seconds)
 {
     static const char *const ends[] = {"eos", "stop", "length", "interrupted"};
     printf("{\"text\":");
     cli_json_str(stdout, s->text.data ? s->text.data : "", s->text.len);
+    printf(",\"dropped_tokens\":%zu", n_dropped);
     printf(",\"prompt_tokens\":%zu,\"prompt_seconds\":%.6f,\"tokens\":%zu,"
            "\"seconds\":%.6f,\"tokens_per_second\":%.3f,\"end\":\"%s\","
            "\"peak_bytes\":%zu}\n",
@@ -55,7 +56,7 @@ static int prompt_tokens(const runt_model *m, const struct request *q, size_t n_
     runt_model_info(m, &info);
     if (rc || *n)
         return rc;
-    mem_free(*ids);
+    runt_free(*ids);
     *ids = mem_alloc(sizeof **ids);
     if (!*ids)
         return err_nomem(err, "the prompt");
@@ -104,8 +105,8 @@ static int generate(const struct request *q, size_t n_text, struct runt_err *err
     if (rc)
         goto out;
     if (q->format == CLI_JSON)
-        print_json(&s, n, &a, prompt_seconds);
-    if (t.n_dropped && isatty(2))
+        print_json(&s, n, t.n_dropped, &a, prompt_seconds);
+    if (t.n_dropped)
         fprintf(stderr, "(the context of %u tokens was full: dropped the oldest)\n",
                 runt_session_n_ctx(t.session));
     if (isatty(2) && s.out)

@@ -59,10 +59,8 @@ static int write_hf(const char *dir, const struct gpt2_shape *s,
 {
     int rc = file_make_dirs(dir, err);
     if (!rc)
-        rc = tok_vocab_save(v, dir, err);
-    if (!rc)
         rc = hf_write_dir(dir, s, src, fmt, cli_progress, NULL, err);
-    return rc;
+    return rc ? rc : tok_vocab_save(v, dir, err);
 }
 
 static int find_size(const struct cli_verb *v, const char *name, struct gpt2_shape *s)
@@ -181,6 +179,8 @@ static int run(int argc, char **argv)
     if (!rc)
         rc = make(&s, tokenizer, seed, hf, out, &o, &err);
     cli_progress_done();
+    if (!rc && !tokenizer && s.n_vocab && s.n_vocab < 257)
+        fprintf(stderr, "note: %u tokens are too few to spell every text\n", s.n_vocab);
     if (rc)
         rc = cli_fail(v, &err);
     else

@@ -6,6 +6,7 @@
 #include "model/model.h"
 
 #include <string.h>
+#include <sys/stat.h>
 
 static int run(int argc, char **argv);
 
@@ -44,6 +45,12 @@ out:
     gguf_writer_destroy(w);
     gguf_close(g);
     return rc;
+}
+
+static bool same_file(const char *a, const char *b)
+{
+    struct stat x, y;
+    return !stat(a, &x) && !stat(b, &y) && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
 }
 
 static int run(int argc, char **argv)
@@ -87,6 +94,10 @@ static int run(int argc, char **argv)
     cli_catch_interrupt();
     double t0 = cli_seconds();
     rc = convert_model_path(args.pos[0], &in, &err);
+    if (!rc && same_file(in, args.pos[1]))
+        rc = err_set(&err, RUNT_E_INVALID,
+                     "%s is the input too; name another file, or its weights are lost",
+                     args.pos[1]);
     if (!rc)
         rc = pool_create((unsigned)n_threads, &o.pool, &err);
     if (!rc)

@@ -57,7 +57,10 @@ static int prepare(const char *repo, const char *revision, const struct fmt_info
         cli_progress_done();
     }
     if (!rc)
-        rc = converted_path(repo, snapshot, fmt, &out, err);
+        rc = convert_pulled_gguf(snapshot, &out, err);
+    if (rc || out)
+        goto out;
+    rc = converted_path(repo, snapshot, fmt, &out, err);
     if (rc || file_exists(out))
         goto out;
     fprintf(stderr, "importing as %s\n", fmt->name);

@@ -62,9 +62,11 @@ int convert_folder(const char *dir, const char *name, const char *path,
     rc = copy_template(w, dir, err);
     if (!rc)
         rc = quant_write(hf_source(c), w, path, o, report, err);
+    char plain[128];
     if (!rc && notes && hf_n_ignored(c))
         fprintf(notes, "left out %zu tensors that a GPT-2 has no use for (%s%s)\n",
-                hf_n_ignored(c), hf_ignored(c, 0), hf_n_ignored(c) > 1 ? ", ..." : "");
+                hf_n_ignored(c), cli_plain(hf_ignored(c, 0), plain, sizeof plain),
+                hf_n_ignored(c) > 1 ? ", ..." : "");
 out:
     gguf_writer_destroy(w);
     tok_vocab_free(&v);
@@ -74,25 +76,45 @@ out:
 
 /* ---- names ---- */
 
-/* The .gguf file in a snapshot, or NULL when there is none or more than one. */
-static char *only_gguf(const char *dir)
+/* Whether a snapshot holds a checkpoint to import. */
+static bool importable(const char *dir)
+{
+    static const char *const weights[] = {"model.safetensors",
+                                          "model.safetensors.index.json"};
+    bool found = false;
+    for (int i = 0; i < 2 && !found; i++) {
+        char *path = mem_printf("%s/%s", dir, weights[i]);
+        found = path && file_exists(path);
+        mem_free(path);
+    }
+    return found;
+}
+
+int convert_pulled_gguf(const char *dir, char **path, struct runt_err *err)
 {
     char *found = NULL;
+    int n_found = 0, rc = 0;
+    if (importable(dir))
+        return 0;
     DIR *d = opendir(dir);
     for (struct dirent *e; d && (e = readdir(d));) {
         size_t n = strlen(e->d_name);
         if (n < 5 || strcmp(e->d_name + n - 5, ".gguf"))
             continue;
-        if (found) {
-            mem_free(found);
-            found = NULL;
-            break;
-        }
+        mem_free(found);
         found = mem_printf("%s/%s", dir, e->d_name);
+        n_found++;
     }
     if (d)
         closedir(d);
-    return found;
+    if (n_found > 1)
+        rc = err_set(err, RUNT_E_INVALID,
+                     "%s holds %d .gguf files; name one by its path", dir, n_found);
+    if (rc)
+        mem_free(found);
+    else if (found)
+        *path = found;
+    return rc;
 }
 
 static int repo_path(const char *repo, char **path, struct runt_err *err)
@@ -100,15 +122,16 @@ static int repo_path(const char *repo, char **path, struct runt_err *err)
     char *snapshot = NULL, *dir = NULL, *out = NULL;
     struct quant_report report = {0};
     int rc = hub_find_cached(repo, NULL, &snapshot, err);
-    if (rc) {
+    if (rc == RUNT_E_NOTFOUND) {
         rc = err_set(err, RUNT_E_NOTFOUND,
                      "%s is neither a file nor a model pulled before; get it with: "
                      "runt pull %s",
                      repo, repo);
         goto out;
     }
-    out = only_gguf(snapshot);
-    if (out)
+    if (!rc && !importable(snapshot))
+        rc = convert_pulled_gguf(snapshot, &out, err);
+    if (rc || out)
         goto out;
     dir = hub_converted_dir(repo);
     const char *commit = strrchr(snapshot, '/');
@@ -224,7 +247,7 @@ void convert_print_notes(FILE *f, const struct quant_report *r)
         if (t->to != t->wanted)
             fprintf(
                 f,
-                "note: %s stays %s: rows of %llu numbers are not whole %s blocks of "
+                "note: %s becomes %s: rows of %llu numbers are not whole %s blocks of "
                 "%u\n",
                 t->desc.name, t->to->name, (unsigned long long)t->desc.n_cols,
                 t->wanted->name, t->wanted->block_len);

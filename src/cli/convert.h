@@ -19,6 +19,10 @@ int convert_folder(const char *dir, const char *name, const char *path,
  * mem_free.  The error of a model that is nowhere says how to get one. */
 int convert_model_path(const char *arg, char **path, struct runt_err *err);
 
+/* The one .gguf file of a snapshot that holds no checkpoint; *path untouched when it
+ * holds one, or no .gguf file.  RUNT_E_INVALID when there are several. */
+int convert_pulled_gguf(const char *dir, char **path, struct runt_err *err);
+
 /* convert_model_path and runt_model_load. */
 int convert_model_load(const char *arg, runt_model **out, struct runt_err *err);
 

@@ -10,6 +10,7 @@ static void show(struct stream *s, size_t n)
 {
     struct strbuf *h = &s->held;
     size_t before = s->text.len, i = 0;
+    s->n_shown += n;
     if (n && s->skip_space) {
         i = h->data[0] == ' ';
         s->skip_space = false;

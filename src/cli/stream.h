@@ -13,6 +13,7 @@ struct stream {
     const char *const *stops; /* [n_stops], none empty */
     size_t n_stops;
     bool skip_space;    /* the answer starts a line: drop its first space */
+    size_t n_shown;     /* bytes put in that were shown, before any replacement */
     struct strbuf held; /* not yet shown */
     struct strbuf text; /* everything shown */
 };

@@ -38,10 +38,11 @@ struct eval_result {
     double base_perplexity, base_perplexity_se;
 };
 
-/* Both models run in lockstep, a pass of tokens at a time, so memory does not grow with
- * the text.  Errors: RUNT_E_INVALID for a text shorter than a window, a window longer
- * than the context, a stride above the window - 1 ... see the message; RUNT_E_FORMAT
- * when logits are not numbers; vocabularies of different size with a base. */
+/* Both models run in lockstep, a pass of tokens at a time, so memory grows with
+ * the text by some 20 bytes a token only.  Errors: RUNT_E_INVALID for a text shorter
+ * than a window, a window longer than the context, a stride above the window - 1 ...
+ * see the message; RUNT_E_FORMAT when logits are not numbers; vocabularies of different
+ * size with a base. */
 int eval_text(const runt_model *m, const runt_model *base, const char *text, size_t n,
               const struct eval_options *o, struct eval_result *out,
               struct runt_err *err);

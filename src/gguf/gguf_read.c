@@ -68,9 +68,12 @@ bool gguf_name_ok(const char *data, uint64_t len, size_t max_len)
 {
     if (len == 0 || len > max_len)
         return false;
-    for (size_t i = 0; i < len; i++)
-        if ((unsigned char)data[i] < 0x20 || data[i] == 0x7f)
+    for (size_t i = 0; i < len; i++) {
+        unsigned char c = (unsigned char)data[i];
+        bool c1 = i && (unsigned char)data[i - 1] == 0xc2 && c >= 0x80 && c < 0xa0;
+        if (c < 0x20 || c == 0x7f || c1)
             return false;
+    }
     return true;
 }
 

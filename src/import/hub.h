@@ -32,8 +32,8 @@ struct hub_options {
 /* "ORG/NAME": one '/', letters, digits and ._- only, at most 96 bytes a part, each part
  * beginning and ending with a letter, a digit or '_', no "--" and no "..". */
 bool hub_repo_ok(const char *s);
-/* hub_repo_ok and no file or folder of that name stands here: what a user who typed a
- * model's name must have meant. */
+/* hub_repo_ok, and nothing says that it is a path: no such file, no folder ORG, no name
+ * that ends in .gguf. */
 bool hub_is_repo_id(const char *s);
 
 /* Download what is missing, check it, link it: *snapshot_dir (the caller frees it with

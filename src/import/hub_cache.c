@@ -57,7 +57,13 @@ bool hub_repo_ok(const char *s)
 
 bool hub_is_repo_id(const char *s)
 {
-    return hub_repo_ok(s) && !file_exists(s);
+    size_t n = strlen(s), dir = strcspn(s, "/");
+    if (!hub_repo_ok(s) || file_exists(s) || (n > 5 && !strcmp(s + n - 5, ".gguf")))
+        return false;
+    char *folder = mem_strndup(s, dir);
+    bool is_path = folder && file_is_dir(folder);
+    mem_free(folder);
+    return !is_path;
 }
 
 bool hub_path_ok(const char *s)

@@ -43,7 +43,7 @@ int model_read_shape(const struct gguf *g, struct gpt2_shape *out, struct runt_e
     rc = gguf_get_f32(g, "gpt2.attention.layer_norm_epsilon", &s.eps, err);
     if (rc)
         return rc;
-    if (!(s.eps >= 0 && s.eps < 1))
+    if (!(s.eps >= 0 && s.eps <= 1))
         return err_set(err, RUNT_E_FORMAT, "%s: layer norm epsilon is %g", g->path,
                        (double)s.eps);
     if (s.n_embd % s.n_head)

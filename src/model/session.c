@@ -59,6 +59,9 @@ int runt_session_open(const runt_model *m, const struct runt_session_options *o,
                       runt_session **out, struct runt_err *err)
 {
     int rc = 0;
+    struct runt_session_options defaults = runt_session_defaults();
+    if (!o)
+        o = &defaults;
     if (o->n_ctx > m->shape.n_ctx)
         return err_set(err, RUNT_E_INVALID,
                        "a context of %u: this model was made for at most %u", o->n_ctx,

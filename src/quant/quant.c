@@ -128,7 +128,7 @@ out:
 
 /* Each thread rounds a block of rows at a time: large enough for a transposing reader
  * to use whole cache lines, small enough for the second-level cache. */
-enum { BLOCK_FLOATS = 1 << 16, MIN_BLOCK_ROWS = 16 };
+enum { BLOCK_FLOATS = 1 << 16, MIN_BLOCK_ROWS = 16, MAX_COLS = 1 << 20 };
 
 struct rounding {
     const struct tensor_source *src;
@@ -240,7 +240,8 @@ static int write_tensor(const struct tensor_source *src, size_t index,
     struct rounding q = {
         .src = src, .index = index, .to = r->to, .n_cols = (size_t)r->desc.n_cols};
     double sum_sq = 0, sum_err = 0;
-    if (!fmt_row_bytes(r->to, r->desc.n_cols, &q.row_bytes))
+    if (r->desc.n_cols > MAX_COLS ||
+        !fmt_row_bytes(r->to, r->desc.n_cols, &q.row_bytes))
         return err_set(err, RUNT_E_FORMAT,
                        "%s: tensor %s: rows of %llu numbers are too "
                        "long",

@@ -44,6 +44,9 @@ struct runt_sampler_options runt_sampler_defaults(void)
 int runt_sampler_new(const struct runt_sampler_options *o, uint32_t n_vocab,
                      runt_sampler **out, struct runt_err *err)
 {
+    struct runt_sampler_options defaults = runt_sampler_defaults();
+    if (!o)
+        o = &defaults;
     if (!(o->temp >= 0 && o->temp <= 100) || o->top_k < 0 ||
         !(o->top_p >= 0 && o->top_p <= 1) || !(o->min_p >= 0 && o->min_p <= 1) ||
         !(o->repeat_penalty > 0 && o->repeat_penalty <= 100) || o->repeat_last < 0 ||
