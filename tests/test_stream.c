@@ -81,6 +81,7 @@ static void stops_at_the_first_stop_text(void **state)
             }
             if (!stopped)
                 stream_end(&s);
+            assert_int_equal(s.n_shown, strlen(cases[c].out));
             assert_int_equal(stopped, cases[c].stopped);
             assert_string_equal(s.text.data ? s.text.data : "", cases[c].out);
             stream_free(&s);

@@ -85,12 +85,13 @@ static int feed_pieces(struct timeline *t, const int32_t *tokens, size_t n,
                        struct runt_err *err)
 {
     enum { PIECE = 64 };
-    memmove(t->tokens + runt_session_pos(t->session), tokens, n * sizeof *tokens);
+    int32_t *own = t->tokens + runt_session_pos(t->session); /* `tokens` may overlap it */
+    memmove(own, tokens, n * sizeof *tokens);
     for (size_t i = 0; i < n; i += PIECE) {
         if (i && cli_interrupted())
             return err_set(err, RUNT_E_INTERRUPTED, "interrupted");
         size_t k = n - i < PIECE ? n - i : PIECE;
-        int rc = runt_session_feed(t->session, tokens + i, k, err);
+        int rc = runt_session_feed(t->session, own + i, k, err);
         if (rc)
             return rc;
     }

@@ -64,6 +64,9 @@ int cli_parse(const struct cli_verb *v, struct cli_option *options, int argc,
               char **argv, size_t min_pos, size_t max_pos, struct cli_args *args);
 void cli_free(struct cli_option *options, struct cli_args *args);
 
+/* Levenshtein distance of names of at most 63 bytes. */
+size_t cli_edit_distance(const char *a, const char *b);
+
 /* "runt VERB: MESSAGE" on stderr; the exit status that fits the code. */
 int cli_fail(const struct cli_verb *v, const struct runt_err *err);
 /* The same for misuse found after parsing: EXIT_USAGE. */

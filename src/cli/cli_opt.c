@@ -5,13 +5,11 @@
 
 #include <errno.h>
 #include <math.h>
-#include <signal.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* Levenshtein distance of names of at most 63 bytes. */
-static size_t edit_distance(const char *a, const char *b)
+size_t cli_edit_distance(const char *a, const char *b)
 {
     enum { MAX = 63 };
     size_t na = strlen(a), nb = strlen(b), row[MAX + 1];
@@ -92,13 +90,13 @@ static int unknown_option(const struct cli_verb *v, const struct cli_option *opt
     const char *best = NULL;
     size_t best_d = 0;
     for (const struct cli_option *o = options; o->name; o++) {
-        size_t d = edit_distance(name, o->name);
+        size_t d = cli_edit_distance(name, o->name);
         if (!best || d < best_d) {
             best = o->name;
             best_d = d;
         }
     }
-    size_t d = edit_distance(name, help_option.name);
+    size_t d = cli_edit_distance(name, help_option.name);
     if (!best || d < best_d) {
         best = help_option.name;
         best_d = d;
@@ -232,81 +230,4 @@ void cli_free(struct cli_option *options, struct cli_args *args)
     }
     mem_free(args->pos);
     *args = (struct cli_args){0};
-}
-
-/* The one that a name begins, else the nearest by spelling. */
-static const struct cli_verb *nearest_verb(const char *name)
-{
-    const struct cli_verb *best = NULL;
-    size_t best_d = 4;
-    for (size_t i = 0; cli_verbs[i]; i++)
-        if (strlen(name) > 1 && !strncmp(cli_verbs[i]->name, name, strlen(name)))
-            return cli_verbs[i];
-    for (size_t i = 0; cli_verbs[i]; i++) {
-        size_t d = edit_distance(name, cli_verbs[i]->name);
-        if (d < best_d && d < strlen(name)) {
-            best_d = d;
-            best = cli_verbs[i];
-        }
-    }
-    return best;
-}
-
-static void print_verbs(FILE *f)
-{
-    fprintf(f,
-            "runt %s: GPT-2-class models from checkpoint to 4 bits and below, on a "
-            "plain CPU\n\nusage: runt VERB [options]\n\n",
-            RUNT_VERSION);
-    for (size_t i = 0; cli_verbs[i]; i++)
-        fprintf(f, "  %-10s %s\n", cli_verbs[i]->name, cli_verbs[i]->summary);
-    fprintf(f, "\n'runt VERB --help' shows a verb's options and an example.\n");
-}
-
-/* A full disk or a closed pipe behind standard output is a failure too. */
-static int finish(const char *name, int status)
-{
-    bool bad = ferror(stdout);
-    if ((!fflush(stdout) && !bad) || status != EXIT_OK)
-        return status;
-    fprintf(stderr, "runt %s: cannot write standard output: %s\n", name,
-            strerror(errno));
-    return EXIT_FAILED;
-}
-
-int main(int argc, char **argv)
-{
-    if (argc < 2) {
-        print_verbs(stderr);
-        return EXIT_USAGE;
-    }
-    signal(SIGXFSZ,
-           SIG_IGN); /* a file size limit is an error of write(), as a full disk */
-    const char *name = argv[1];
-    char *help_argv[] = {argv[argc > 2 ? 2 : 1], (char[]){"--help"}, NULL};
-    if (!strcmp(name, "help") && argc > 2) { /* runt help VERB */
-        name = argv[2];
-        argc = 3;
-        argv = help_argv - 1;
-    }
-    if (!strcmp(name, "--help") || !strcmp(name, "-h") || !strcmp(name, "help")) {
-        print_verbs(stdout);
-        return finish(name, EXIT_OK);
-    }
-    if (!strcmp(name, "--version")) {
-        printf("runt %s\n", RUNT_VERSION);
-        return finish(name, EXIT_OK);
-    }
-    for (size_t i = 0; cli_verbs[i]; i++) {
-        if (strcmp(cli_verbs[i]->name, name))
-            continue;
-        int status = cli_verbs[i]->run(argc - 1, argv + 1);
-        return finish(name, status == CLI_HELP ? EXIT_OK : status);
-    }
-    const struct cli_verb *near = nearest_verb(name);
-    fprintf(stderr, "runt: unknown verb '%s'", name);
-    if (near)
-        fprintf(stderr, "; did you mean '%s'?", near->name);
-    fprintf(stderr, "\nTry 'runt --help'.\n");
-    return EXIT_USAGE;
 }

@@ -590,10 +590,6 @@ def an_existing_file_is_replaced_atomically():
             seen.add(now)
         assert p.returncode == 0
         assert read(target) == read({"q8_0": large, "q4_0": small}[t])
-    with case("a file may be quantized onto itself"):
-        runt("import", TINY, "-o", path("self.gguf"))
-        runt("quantize", path("self.gguf"), path("self.gguf"), "q8_0")
-        assert read(path("self.gguf")) == read(large)
 
 
 def interrupt(args, out, sig=signal.SIGINT):
@@ -703,6 +699,45 @@ def inspect_json_is_json_whatever_the_metadata():
         r = runt("quantize", p, path("odd-meta-q.gguf"), "q8_0", "-o", "json")
         names = [t["name"] for t in json.loads(r.out, parse_constant=strict)["tensors"]]
         assert names[-1] == "odd \"tensor\"\\"
+
+
+@test
+def a_huge_context_costs_only_what_is_used():
+    p = path("huge-context.gguf")
+    runt("init", "gpt2", "--layers", "6", "--heads", "2", "--embd", "32", "--vocab", "300",
+         "--context", "1048576", "--type", "q4_0", "-o", p)
+    r = json.loads(runt("generate", "-m", p, "-p", "hello", "-n", "2", "-o", "json").out)
+    # the file is mapped; the caches of a million positions are 1.6 GB
+    assert SANITIZE or r["peak_bytes"] < 200e6, r
+
+
+@test
+def small_comforts():
+    with case("runt help VERB"):
+        assert runt("help", "eval").raw == runt("eval", "--help").raw
+    with case("-n5"):
+        joined = runt("generate", "-m", tiny(), "-p", PROMPT, "-n5", "--temp", "0").raw
+        assert joined == runt("generate", "-m", tiny(), "-p", PROMPT, "-n", "5", "--temp",
+                              "0").raw
+        misuse("generate", "-m", tiny(), "-p", PROMPT, "-nx", words=["-n wants"])
+    with case("quantize does not overwrite its input"):
+        p = write(path("same.gguf"), read(tiny()))
+        os.link(p, path("same-too.gguf"))
+        for out in (p, path("same-too.gguf")):
+            fails("quantize", p, out, "q4_0", words=["input"])
+        assert read(p) == read(tiny())
+    with case("a path that is not there is no model of the hub"):
+        os.makedirs(path("folder"))
+        for name in ("folder/none", "none/model.gguf"):
+            r = fails("inspect", name, cwd=path())
+            assert "no such model file" in r.err, r
+    with case("SIGHUP leaves nothing"):
+        os.makedirs(path("hup"))
+        p = subprocess.Popen([RUNT, "init", "gpt2", "--size", "124M", "-o",
+                              path("hup", "x.gguf")], stderr=subprocess.DEVNULL)
+        time.sleep(0.5)
+        p.send_signal(signal.SIGHUP)
+        assert p.wait(60) == 130 and not os.listdir(path("hup")), os.listdir(path("hup"))
 
 
 @test

@@ -66,6 +66,29 @@ def run_pulls_imports_quantizes_and_chats():
 
 
 @test
+def a_pulled_gguf_file_runs_as_it_is():
+    runt("import", TINY, "-o", path("one.gguf"), "--type", "q8_0", "-q")
+    with open(path("one.gguf"), "rb") as f:
+        content = f.read()
+    hub = hub_server.Hub()
+    try:
+        hub.models["a/gguf"] = {"one.gguf": hub_server.File(content, lfs=True),
+                                "two.gguf": hub_server.File(content, lfs=True)}
+        env = {"HF_ENDPOINT": hub.ports["api"], "HOME": path("gguf-home")}
+        os.makedirs(path("gguf-home"))
+        first = runt("pull", "a/gguf", "--file", "one.gguf", env=env, expect=None)
+        need_hub(first)
+        words = ("run", "a/gguf", "--temp", "0", "-n", "5")
+        assert runt(*words, stdin=PROMPT + "\n", env=env).out.startswith("big, red"), first
+        runt("generate", "-m", "a/gguf", "-p", "x", "-n", "1", env=env)
+        runt("pull", "a/gguf", "--file", "two.gguf", env=env)
+        several = fails("generate", "-m", "a/gguf", "-p", "x", env=env)
+        assert "2 .gguf files" in several.err, several
+    finally:
+        hub.close()
+
+
+@test
 def run_says_what_is_wrong():
     offline = {"HF_HUB_OFFLINE": "1", "HOME": path("nobody")}
     gone = runt("run", "no/such-model", env=offline, expect=1)
