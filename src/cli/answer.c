@@ -123,8 +123,9 @@ int timeline_feed(struct timeline *t, const int32_t *tokens, size_t n,
         runt_sampler_accept(t->sampler, tokens[i]);
     /* a context holds the end of the text and one token to draw */
     size_t most = n_ctx - (n_ctx > 1);
-    if (n > most) {
-        t->n_dropped += n - most;
+    if (n > most) { /* what came before the tokens that are left goes too */
+        t->n_dropped += runt_session_pos(t->session) + n - most;
+        runt_session_rewind(t->session, 0);
         tokens += n - most;
         n = most;
     }
