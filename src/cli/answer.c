@@ -85,7 +85,8 @@ static int feed_pieces(struct timeline *t, const int32_t *tokens, size_t n,
                        struct runt_err *err)
 {
     enum { PIECE = 64 };
-    int32_t *own = t->tokens + runt_session_pos(t->session); /* `tokens` may overlap it */
+    int32_t *own =
+        t->tokens + runt_session_pos(t->session); /* `tokens` may overlap it */
     memmove(own, tokens, n * sizeof *tokens);
     for (size_t i = 0; i < n; i += PIECE) {
         if (i && cli_interrupted())
