@@ -58,14 +58,14 @@ int main(int argc, char **argv)
         print_verbs(stderr);
         return EXIT_USAGE;
     }
-    signal(SIGXFSZ,
-           SIG_IGN); /* a file size limit is an error of write(), as a full disk */
+    /* a file size limit is then an error of write(), as a full disk is */
+    signal(SIGXFSZ, SIG_IGN);
     const char *name = argv[1];
-    char *help_argv[] = {argv[argc > 2 ? 2 : 1], (char[]){"--help"}, NULL};
+    char *help_argv[] = {argv[0], argv[argc > 2 ? 2 : 1], (char[]){"--help"}, NULL};
     if (!strcmp(name, "help") && argc > 2) { /* runt help VERB */
         name = argv[2];
         argc = 3;
-        argv = help_argv - 1;
+        argv = help_argv;
     }
     if (!strcmp(name, "--help") || !strcmp(name, "-h") || !strcmp(name, "help")) {
         print_verbs(stdout);
