@@ -18,7 +18,9 @@ test-long: setup-test
 
 bench: setup-test
 	@test -f build/build.ninja || meson setup build >/dev/null
-	@ninja -C build tests/bench_kern >/dev/null && build/tests/bench_kern
+	@ninja -C build tests/test_kern tests/test_kern_tile >/dev/null
+	@build/tests/test_kern_tile --bench $(LEVELS)
+	@build/tests/test_kern --bench $(LEVELS)
 
 fuzz: setup-test
 	@tools/fuzz.sh

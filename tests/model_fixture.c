@@ -135,19 +135,21 @@ void fixture_close(runt_model *m)
 
 /* ---- the same work in a child with other kernels ---- */
 
-static const char *const types[] = {"f32", "f16", "bf16", "q8_0", "q4_0", "q4_1"};
+static const char *const types[] = {"f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "r4"};
 
 int fixture_print_logits(void)
 {
-    for (size_t k = 0; k < sizeof types / sizeof *types; k++) {
+    /* every type of weights, with every kind of cache in turn */
+    for (size_t k = 0; k < 3 * (sizeof types / sizeof *types); k++) {
         struct gpt2_shape shape = fixture_odd_shape();
         struct runt_err err = {0};
         runt_model *m = NULL;
         runt_session *s = NULL;
-        struct runt_session_options o = {.n_threads = 2};
+        struct runt_session_options o = {.n_threads = 2,
+                                         .kv = (enum runt_kv)(RUNT_KV_F16 + k % 3)};
         char path[] = "/tmp/runt-test-XXXXXX";
         int fd = mkstemp(path),
-            rc = fd < 0 ? -1 : write_random(&shape, types[k], 9, path, &err);
+            rc = fd < 0 ? -1 : write_random(&shape, types[k / 3], 9, path, &err);
         if (fd >= 0)
             close(fd);
         if (!rc)

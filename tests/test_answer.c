@@ -92,7 +92,8 @@ static void a_full_context_keeps_the_newest_tokens(void **state)
                 timeline_feed(&t, ids + i, 100 - i < piece ? 100 - i : piece, NULL), 0);
         size_t pos = runt_session_pos(t.session);
         assert_true(pos > 0 && pos <= 24 && t.n_dropped == 100 - pos);
-        assert_memory_equal(t.tokens, ids + 100 - pos, pos * sizeof *ids);
+        assert_memory_equal(runt_session_seq_tokens(t.session, 0), ids + 100 - pos,
+                            pos * sizeof *ids);
         open_timeline(&fresh, m, 24);
         assert_int_equal(
             timeline_feed(&fresh, ids + 100 - pos, pos - (pos == 24), NULL), 0);

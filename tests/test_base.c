@@ -525,17 +525,24 @@ static void test_cpu(void **state)
     setenv("RUNT_CPU", "", 1);
     assert_int_equal(cpu_detect(&l, &err), 0);
     assert_int_equal(l, have);
-    for (int i = CPU_REF; i <= CPU_NEON; i++) {
-        enum cpu_level want = (enum cpu_level)i;
-        bool can =
-            want == CPU_REF || want == have || (want == CPU_AVX2 && have == CPU_AVX512);
+    assert_true(!cpu_is_chosen() && cpu_has(CPU_REF) && cpu_has(have));
+    for (enum cpu_level want = CPU_REF; want < CPU_N_LEVELS; want++) {
+        bool can = cpu_has(want);
+        assert_true(!can || want <= have);
         setenv("RUNT_CPU", cpu_level_name(want), 1);
+        assert_true(cpu_is_chosen());
         l = (enum cpu_level)77;
         assert_int_equal(cpu_detect(&l, &err), can ? 0 : RUNT_E_INVALID);
-        assert_int_equal(l, can ? i : 77);
+        assert_int_equal(l, can ? want : 77);
         if (!can)
-            assert_non_null(strstr(err.msg, "this processor has only"));
+            assert_non_null(strstr(err.msg, ": this processor has only ref"));
     }
+    /* what implies what */
+    assert_true(!cpu_has(CPU_NEON) || !cpu_has(CPU_AVX2));
+    assert_true(!cpu_has(CPU_NEON_DOT) || cpu_has(CPU_NEON));
+    assert_true(cpu_has(CPU_AVX512VL) == cpu_has(CPU_AVX512));
+    for (enum cpu_level i = CPU_AVXVNNI; i <= CPU_AVX512; i++)
+        assert_true(!cpu_has(i) || cpu_has(CPU_AVX2));
     setenv("RUNT_CPU", "REF", 1);
     assert_int_equal(cpu_detect(&l, &err), 0);
     assert_int_equal(l, CPU_REF);
@@ -543,7 +550,8 @@ static void test_cpu(void **state)
     l = (enum cpu_level)77;
     assert_int_equal(cpu_detect(&l, &err), RUNT_E_INVALID);
     assert_string_equal(err.msg,
-                        "RUNT_CPU=pentium: not one of ref, avx2, avx512, neon");
+                        "RUNT_CPU=pentium: not one of ref, avx2, avxvnni, avx512vl, "
+                        "avx512, neon, neondot");
     assert_int_equal(l, 77);
     assert_in_range(cpu_n_cores(), 1, 100000);
     if (old)

@@ -444,6 +444,76 @@ static void test_pool_tiny_jobs(void **state)
     alarm(0);
 }
 
+struct meeting {
+    struct pool *pool;
+    unsigned n_phases, n, nap; /* nap: microseconds that the last thread takes */
+    unsigned phase[8];         /* plain: the barrier itself must order them */
+    atomic_uint bad;
+};
+
+static void meet(void *ctx, unsigned i, unsigned n)
+{
+    struct meeting *m = ctx;
+    if (i == 0)
+        m->n = n;
+    for (unsigned k = 1; k <= m->n_phases; k++) {
+        m->phase[i] = k;
+        if (m->nap && i == n - 1 && n > 1)
+            usleep(m->nap);
+        pool_barrier(m->pool, i);
+        for (unsigned j = 0; j < n; j++)
+            if (m->phase[j] != k)
+                atomic_fetch_add(&m->bad, 1);
+        pool_barrier(m->pool, i);
+    }
+}
+
+/* Nobody passes a barrier before all have come, whether they wait short or long. */
+static void test_pool_barrier(void **state)
+{
+    (void)state;
+    alarm(120);
+    for (unsigned n = 1; n <= 8; n++) {
+        struct meeting m = {.n_phases = 200};
+        assert_int_equal(pool_create(n, &m.pool, NULL), 0);
+        for (unsigned k = 0; k < 10; k++) {
+            m.nap = k % 5 == 4 ? 100 : 0;
+            m.n_phases = m.nap ? 20 : 200;
+            (k % 2 ? pool_run : pool_run_free)(m.pool, meet, &m);
+            assert_true(m.n >= 1 && m.n <= n);
+        }
+        assert_int_equal(m.bad, 0);
+        pool_destroy(m.pool);
+    }
+    pool_barrier(NULL, 0);
+    alarm(0);
+}
+
+/* A thread that keeps coming late is left out of pool_run_free, never of pool_run, and
+ * gets its chance again. */
+static void test_pool_leaves_late_threads_out(void **state)
+{
+    (void)state;
+    alarm(120);
+    struct meeting m = {.n_phases = 1, .nap = 3000};
+    assert_int_equal(pool_create(3, &m.pool, NULL), 0);
+    m.n = 3;
+    for (int k = 0; k < 10000 && m.n > 1; k++)
+        pool_run_free(m.pool, meet, &m);
+    assert_int_equal(m.n, 1);
+    pool_run(m.pool, meet, &m);
+    assert_int_equal(m.n, 3);
+    m.nap = 0;
+    m.n = 1;
+    while (m.n < 3) { /* the alarm ends this if it does not happen */
+        usleep(1000);
+        pool_run_free(m.pool, meet, &m);
+    }
+    assert_int_equal(m.bad, 0);
+    pool_destroy(m.pool);
+    alarm(0);
+}
+
 static void test_pool_create(void **state)
 {
     (void)state;
@@ -488,11 +558,18 @@ static int teardown(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_map),         cmocka_unit_test(test_read),
-        cmocka_unit_test(test_make_dirs),   cmocka_unit_test(test_out),
-        cmocka_unit_test(test_out_sizes),   cmocka_unit_test(test_out_fails),
-        cmocka_unit_test(test_out_full),    cmocka_unit_test(test_out_planted),
-        cmocka_unit_test(test_pool_covers), cmocka_unit_test(test_pool_tiny_jobs),
+        cmocka_unit_test(test_map),
+        cmocka_unit_test(test_read),
+        cmocka_unit_test(test_make_dirs),
+        cmocka_unit_test(test_out),
+        cmocka_unit_test(test_out_sizes),
+        cmocka_unit_test(test_out_fails),
+        cmocka_unit_test(test_out_full),
+        cmocka_unit_test(test_out_planted),
+        cmocka_unit_test(test_pool_covers),
+        cmocka_unit_test(test_pool_tiny_jobs),
+        cmocka_unit_test(test_pool_barrier),
+        cmocka_unit_test(test_pool_leaves_late_threads_out),
         cmocka_unit_test(test_pool_create),
     };
     return cmocka_run_group_tests_name("base_os", tests, setup, teardown);

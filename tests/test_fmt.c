@@ -199,15 +199,15 @@ static void odd_values_do_no_harm(void **state)
     static const float values[] = {0,     -0.0f,  1e-45f,   -1e-40f, 1e-38f,
                                    1e38f, -3e38f, INFINITY, NAN};
     float x[32], y[32];
-    uint8_t block[128];
+    uint8_t block[640];
     for (size_t v = 0; v < sizeof values / sizeof *values; v++) {
         for (int i = 0; i < 32; i++)
             x[i] = i % 3 ? values[v] : 0;
         for (size_t k = 0; fmt_at(k); k++) {
-            if (!fmt_at(k)->encode)
+            if (!fmt_at(k)->is_written)
                 continue;
-            fmt_at(k)->encode(x, block, 32);
-            fmt_at(k)->decode(block, y, 32);
+            fmt_encode_rows(fmt_at(k), 32, 1, x, block);
+            fmt_decode_row(fmt_at(k), 32, block, 0, y);
             for (int i = 0; i < 32 && values[v] == 0; i++)
                 assert_true(y[i] == 0);
         }
@@ -227,13 +227,21 @@ static void the_table_is_consistent(void **state)
             if (*p >= 'A' && *p <= 'Z')
                 *p = (char)(*p + 32);
         assert_ptr_equal(fmt_by_name(lower), f);
+        assert_true(f->block_len == 1 || !fmt_tensor_bytes(f, 63, 1, &bytes));
+        assert_false(fmt_tensor_bytes(f, 512, UINT64_MAX / 4, &bytes));
+        if (f->type == FMT_R4)
+            continue;
         assert_true(fmt_row_bytes(f, 512, &bytes));
         assert_int_equal(bytes, 512 / f->block_len * f->block_bytes);
-        assert_true(f->block_len == 1 || !fmt_row_bytes(f, 63, &bytes));
+        assert_int_equal(f->tile_rows, 1);
+        assert_true(fmt_tile_bytes(f, 512, &bytes));
+        assert_int_equal(bytes, 512 / f->block_len * f->block_bytes);
+        assert_true(fmt_tensor_bytes(f, 512, 7, &bytes));
+        assert_int_equal(bytes, 7 * (512 / f->block_len * f->block_bytes));
     }
     assert_false(fmt_row_bytes(fmt_by_name("f32"), UINT64_MAX / 2, &bytes));
     assert_false(fmt_row_bytes(fmt_by_name("q8_0"), UINT64_MAX - 31, &bytes));
-    assert_int_equal(n, 7);
+    assert_int_equal(n, 8);
     assert_null(fmt_find(9999));
     assert_null(fmt_by_name("q5_9"));
 }

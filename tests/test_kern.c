@@ -1,16 +1,21 @@
-/* The kernels: every instruction set against the scalar specification, bit for bit.
- * (test_kern_value.c has the specification against plain arithmetic.)
+/* The kernels of rows: every instruction set against the scalar specification, bit for
+ * bit; and the table.  (test_kern_value.c has the specification against plain
+ * arithmetic, test_kern_tile.c the products of tiles.)
  *
- * Outputs start as poison and have guards.  Where the build has SIMDe, the AVX-512 file
- * is tested by emulation on any processor with AVX2 and FMA. */
+ * Outputs start as poison and have guards.  Where the build has SIMDe, the files of
+ * AVX-512 and AVX-VNNI are tested by emulation on any processor with AVX2 and FMA.
+ *
+ * With --bench [LEVEL...] it is a micro-benchmark instead (kern_bench.h). */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
 #include <stdint.h>
 #include <cmocka.h>
 
+#include "kern_bench.h"
 #include "kern_fixture.h"
 
+#include "base/mem.h"
 #include "kern/kern_impl.h"
 
 #include <math.h>
@@ -25,44 +30,12 @@
 
 static const struct kern_table *ref;
 
-static struct {
-    const char *name;
-    struct kern_table t;
-} levels[4];
-static size_t n_levels;
-
 static int setup(void **state)
 {
     (void)state;
-    enum cpu_level best;
-    assert_int_equal(cpu_detect(&best, NULL), 0);
     ref = kern_table_for(CPU_REF);
-    for (enum cpu_level l = CPU_AVX2; l <= CPU_NEON; l++) {
-        const struct kern_table *t = kern_table_for(l);
-        if (!t || l > best) {
-            print_message("# level %s: not on this machine, not tested\n",
-                          cpu_level_name(l));
-            continue;
-        }
-        levels[n_levels].name = cpu_level_name(l);
-        levels[n_levels++].t = *t;
-    }
-#ifdef KERN_SIMDE
-    if (best >= CPU_AVX2) {
-        levels[n_levels].name = "avx512 (emulated)";
-        levels[n_levels].t = *ref;
-        kern_fill_avx512_simde(&levels[n_levels++].t);
-    }
-#else
-    print_message("# no SIMDe: AVX-512 is not emulated\n");
-#endif
+    find_levels();
     return make_buffers() ? 0 : -1;
-}
-
-/* Two NaN count as the same: kern.h says why their bits are open. */
-static bool same(float a, float b)
-{
-    return !memcmp(&a, &b, sizeof a) || (isnan(a) && isnan(b));
 }
 
 static void expect_same(const char *level, const char *kernel, const char *input,
@@ -77,33 +50,28 @@ static void expect_same(const char *level, const char *kernel, const char *input
 static void expect_guards(const char *level, const char *kernel, size_t n,
                           const float *p)
 {
-    for (int i = 1; i <= GUARD; i++)
-        if (!is_poison(p[-i]))
-            fail_msg("%s %s, n = %zu: wrote before its output", level, kernel, n);
+    if (!guards_hold(p))
+        fail_msg("%s %s, n = %zu: wrote before its output", level, kernel, n);
 }
 
 /* ---- dot products ---- */
 
 static void check_dot(size_t dot, enum pattern p, size_t n)
 {
-    size_t stride, bytes = n / kern_dots[dot].block_len * kern_dots[dot].block_bytes;
+    size_t stride, bytes = n * kern_dots[dot].bytes;
     uint8_t *w = buffer(IN_W, bytes + n % 2); /* at odd addresses, too */
-    if (is_block(dot))
-        w -= n / KERN_BLOCK % 2;
     draw_weights(w, dot, p, n);
-    char *x = draw_vectors(dot, p, n, &stride);
+    char *x = draw_vectors(p, n, &stride);
 
-    bool int8;
     float want[MAX_X];
-    kern_dot_fn *spec = kern_dot_for(ref, kern_dots[dot].type, &int8);
-    assert_true(int8 == is_block(dot));
+    kern_dot_fn *spec = kern_dot_for(ref, kern_dots[dot].type);
     for (size_t k = 0; k < MAX_X; k++)
         spec(n, w, x + k * stride, 0, 1, &want[k], 0);
 
     for (size_t l = 0; l <= n_levels; l++) {
         const char *name = l < n_levels ? levels[l].name : "ref";
         kern_dot_fn *fn =
-            kern_dot_for(l < n_levels ? &levels[l].t : ref, kern_dots[dot].type, &int8);
+            kern_dot_for(l < n_levels ? &levels[l].t : ref, kern_dots[dot].type);
         for (size_t n_x = 0; n_x <= MAX_X; n_x++) {
             size_t out_stride = n_x % 2 ? 1 : 3,
                    n_out = n_x ? (n_x - 1) * out_stride + 1 : 0;
@@ -126,11 +94,10 @@ static void test_dot_same(void **state)
 {
     (void)state;
     for (size_t dot = 0; dot < N_DOTS; dot++) {
-        size_t step = kern_dots[dot].block_len;
         for (enum pattern p = 0; p < N_PATTERNS; p++) {
-            for (size_t n = 0; n <= (is_block(dot) ? 13 * step : 100); n += step)
+            for (size_t n = 0; n <= 100; n++)
                 check_dot(dot, p, n);
-            for (size_t n = 255; n <= 257 && !is_block(dot); n++)
+            for (size_t n = 255; n <= 257; n++)
                 check_dot(dot, p, n);
             for (size_t i = 0; i < N_MODEL_LENGTHS; i++)
                 check_dot(dot, p, kern_model_lengths[i]);
@@ -138,47 +105,66 @@ static void test_dot_same(void **state)
     }
 }
 
-/* ---- rows ---- */
+/* ---- activations ---- */
+
+static void quantize(const struct kern_table *t, bool norm, size_t n, const float *x,
+                     const float *b, struct kern_act *out)
+{
+    if (norm)
+        t->layer_norm_act(n, x, b, x, 1e-5f, out);
+    else
+        t->quantize_act(n, x, out);
+}
+
+static void check_quantize(bool norm, enum pattern p, size_t n)
+{
+    const char *name = norm ? "layer_norm_act" : "quantize_act";
+    size_t n_groups = kern_n_groups(n), floats = n_groups * sizeof(struct kern_act) / 4;
+    float *x = draw_floats(IN_X, p, n), *b = draw_floats(IN_B, p, n);
+    if (n >= 128 && !norm) { /* the edges of what counts as zero */
+        memset(x, 0, 128 * sizeof *x);
+        x[3] = 0x1p-119f, x[5] = -0x1.fp-120f, x[64 + 63] = 0x1.fffffep-120f;
+    }
+    float *want_floats = poisoned(WANT, floats);
+    struct kern_act *want = (void *)want_floats;
+    quantize(ref, norm, n, x, b, want);
+    expect_guards("ref", name, n, want_floats);
+    for (size_t l = 0; l < n_levels; l++) {
+        float *out = poisoned(GOT, floats);
+        struct kern_act *got = (void *)out;
+        quantize(&levels[l].t, norm, n, x, b, got);
+        for (size_t g = 0; g < n_groups; g++)
+            if (!same_act(&want[g], &got[g]))
+                fail_msg("%s %s, %s, n = %zu: group %zu differs", levels[l].name, name,
+                         pattern_names[p], n, g);
+        expect_guards(levels[l].name, name, n, out);
+    }
+}
 
 static void test_quantize(void **state)
 {
     (void)state;
-    for (enum pattern p = 0; p < N_PATTERNS; p++) {
-        for (size_t n = 0; n <= 3200; n += n < 320 ? 32 : 1440) {
-            size_t n_blocks = n / KERN_ACT_LEN,
-                   floats = n_blocks * sizeof(struct kern_act) / 4;
-            float *x = draw_floats(IN_X, p, n);
-            if (n >= 64) { /* the edges of what counts as zero */
-                memset(x, 0, 64 * sizeof *x);
-                x[3] = 0x1p-119f, x[5] = -0x1.fp-120f, x[32 + 31] = 0x1.fffffep-120f;
-            }
-            struct kern_act *want = (void *)poisoned(WANT, floats);
-            ref->quantize_act(n, x, want);
-            for (size_t l = 0; l < n_levels; l++) {
-                float *out = poisoned(GOT, floats);
-                struct kern_act *got = (void *)out;
-                levels[l].t.quantize_act(n, x, got);
-                for (size_t b = 0; b < n_blocks; b++)
-                    if (!same(want[b].d, got[b].d) ||
-                        memcmp(want[b].q, got[b].q, KERN_ACT_LEN))
-                        fail_msg("%s quantize_act, %s, n = %zu: block %zu differs",
-                                 levels[l].name, pattern_names[p], n, b);
-                expect_guards(levels[l].name, "quantize_act", n, out);
-            }
+    for (int norm = 0; norm < 2; norm++)
+        for (enum pattern p = 0; p < N_PATTERNS; p++) {
+            for (size_t n = (size_t)norm; n <= 270; n++)
+                check_quantize(norm, p, n);
+            for (size_t i = 0; i < N_MODEL_LENGTHS; i++)
+                check_quantize(norm, p, kern_model_lengths[i]);
         }
-    }
 }
 
-enum row { LAYER_NORM, GELU, GELU_NO_BIAS, SOFTMAX, ADD, AXPY, DECODE_F16, N_ROWS };
+/* ---- rows ---- */
 
-static const char *const row_names[] = {
-    "layer_norm", "gelu", "gelu without bias", "softmax", "add", "axpy", "decode_f16"};
+enum row { LAYER_NORM, GELU, GELU_NO_BIAS, ADD, N_ROWS };
+
+static const char *const row_names[] = {"layer_norm", "gelu", "gelu without bias",
+                                        "add"};
 
 /* out = the kernel's result on x; kernels that work in place get a copy of x. */
 static void run_row(const struct kern_table *t, enum row row, size_t n, const float *x,
                     const float *b, float *out)
 {
-    if (row != LAYER_NORM && row != DECODE_F16)
+    if (row != LAYER_NORM)
         memcpy(out, x, n * sizeof *x);
     switch (row) {
     case LAYER_NORM:
@@ -188,17 +174,8 @@ static void run_row(const struct kern_table *t, enum row row, size_t n, const fl
     case GELU_NO_BIAS:
         t->gelu(n, out, row == GELU ? b : NULL);
         break;
-    case SOFTMAX:
-        t->softmax(n, out, 0.125f);
-        break;
-    case ADD:
-        t->add(n, out, b);
-        break;
-    case AXPY:
-        t->axpy(n, out, -0.3f, b);
-        break;
     default:
-        t->decode_f16(n, (const void *)((const char *)(x + n) - 2 * n), out);
+        t->add(n, out, b);
     }
 }
 
@@ -227,7 +204,7 @@ static void test_rows_same(void **state)
                 check_row(row, p, n);
             for (size_t i = 0; i < N_MODEL_LENGTHS; i++)
                 check_row(row, p, kern_model_lengths[i]);
-            if (row != LAYER_NORM && row != SOFTMAX)
+            if (row != LAYER_NORM)
                 check_row(row, p, 0);
         }
     }
@@ -264,23 +241,6 @@ static void test_gelu_same(void **state)
     }
 }
 
-static void test_decode_f16(void **state)
-{
-    (void)state;
-    enum { N = 1 << 16 };
-    static uint16_t h[N];
-    static float want[N], got[N];
-    for (size_t i = 0; i < N; i++)
-        h[i] = (uint16_t)i;
-    ref->decode_f16(N, h, want);
-    for (size_t i = 0; i < N; i++)
-        assert_true(same(want[i], fmt_f16_to_f32(h[i])));
-    for (size_t l = 0; l < n_levels; l++) {
-        levels[l].t.decode_f16(N, h, got);
-        assert_memory_equal(want, got, sizeof want); /* NaN too */
-    }
-}
-
 /* ---- the table ---- */
 
 /* The first call decides, so each case has a process of its own. */
@@ -309,15 +269,23 @@ static void *get_table(void *out)
     return NULL;
 }
 
+/* Between the two widths of AVX-512 the race decides. */
+static void expect_best(int level)
+{
+    enum cpu_level best;
+    assert_int_equal(cpu_detect(&best, NULL), 0);
+    assert_true(level == (int)best || (best == CPU_AVX512 && level == CPU_AVX512VL));
+}
+
 static void test_table(void **state)
 {
     (void)state;
-    enum cpu_level best;
-    bool int8;
-    assert_int_equal(cpu_detect(&best, NULL), 0);
     assert_int_equal(table_in_child("bogus"), 50 - RUNT_E_INVALID);
     assert_int_equal(table_in_child("ref"), CPU_REF);
-    assert_int_equal(table_in_child(""), kern_table_for(best) ? best : CPU_REF);
+    for (enum cpu_level l = CPU_REF; l < CPU_N_LEVELS; l++)
+        assert_int_equal(table_in_child(cpu_level_name(l)),
+                         cpu_has(l) ? (int)l : 50 - RUNT_E_INVALID);
+    expect_best(table_in_child(""));
 
     const struct kern_table *t[8] = {0};
     pthread_t id[8];
@@ -327,21 +295,156 @@ static void test_table(void **state)
         pthread_join(id[i], NULL);
     for (int i = 0; i < 8; i++)
         assert_true(t[i] && t[i] == t[0]);
-    assert_int_equal(t[0]->level, kern_table_for(best) ? best : CPU_REF);
-    assert_null(kern_dot_for(ref, (enum fmt_type)7, &int8));
+    expect_best(t[0]->level);
+    assert_null(kern_dot_for(ref, (enum fmt_type)7));
+    assert_null(kern_dot_for(ref, FMT_Q4_0));
+    for (enum cpu_level l = CPU_REF; l < CPU_N_LEVELS; l++)
+        assert_true(!kern_table_for(l) || kern_table_for(l)->level == l);
 }
 
-int main(void)
+/* Whatever the order, the race goes to the faster; here by far. */
+static void test_race(void **state)
 {
+    (void)state;
+    const struct kern_table *best = NULL;
+    for (enum cpu_level l = CPU_AVX2; l < CPU_N_LEVELS; l++)
+        if (cpu_has(l))
+            best = kern_table_for(l);
+    if (!best)
+        skip();
+    assert_ptr_equal(kern_table_race(ref, best), best);
+    assert_ptr_equal(kern_table_race(best, ref), best);
+}
+
+/* ---- the benchmark ---- */
+
+enum { MATRIX_BYTES = 128 << 20, BENCH_X = 64 };
+
+struct job {
+    const struct kern_table *t;
+    kern_dot_fn *dot;
+    size_t n, n_rows, row_bytes, n_x;
+    uint8_t *w;
+    float *x, *y;
+    size_t kernel;
+};
+
+static void run_dot(void *job)
+{
+    const struct job *j = job;
+    for (size_t r = 0; r < j->n_rows; r++)
+        j->dot(j->n, j->w + r * j->row_bytes, j->x, j->n * sizeof *j->x, j->n_x, j->y,
+               1);
+}
+
+static void bench_dot(struct job *j, size_t d)
+{
+    j->dot = kern_dot_for(j->t, kern_dots[d].type);
+    j->row_bytes = j->n * kern_dots[d].bytes;
+    j->n_x = j->n_rows = 1;
+    double hot = bench_best(run_dot, j);
+    j->n_rows = MATRIX_BYTES / j->row_bytes;
+    double stream = bench_best(run_dot, j) / (double)j->n_rows;
+    j->n_rows = 1;
+    j->n_x = BENCH_X;
+    double many = bench_best(run_dot, j) / BENCH_X;
+    double gigabytes = 1e-9 * (double)j->row_bytes, ops = 2e-9 * (double)j->n;
+    printf("%-14s %5zu %8.1f %8.1f %8.1f %8.1f\n", kern_dots[d].name, j->n,
+           gigabytes / hot, gigabytes / stream, ops / hot, ops / many);
+    fflush(stdout);
+}
+
+static const struct {
+    const char *name;
+    unsigned bytes; /* read and written for each number */
+} others[] = {{"quantize_act", 5},
+              {"layer_norm_act", 13},
+              {"layer_norm", 16},
+              {"gelu", 12},
+              {"add", 12}};
+
+/* x is read, y written; where a kernel works in place y is made anew from x, which
+ * costs a copy within the cache. */
+static void run_other(void *job)
+{
+    const struct job *j = job;
+    switch (j->kernel) {
+    case 0:
+        j->t->quantize_act(j->n, j->x, (void *)j->y);
+        break;
+    case 1:
+        j->t->layer_norm_act(j->n, j->x, j->x, j->x, 1e-5f, (void *)j->y);
+        break;
+    case 2:
+        j->t->layer_norm(j->n, j->x, j->x, j->x, 1e-5f, j->y);
+        break;
+    case 3:
+        memcpy(j->y, j->x, j->n * sizeof *j->y);
+        j->t->gelu(j->n, j->y, j->x);
+        break;
+    default:
+        j->t->add(j->n, j->y, j->x);
+    }
+}
+
+static void bench_others(struct job *j)
+{
+    for (j->kernel = 0; j->kernel < sizeof others / sizeof *others; j->kernel++) {
+        for (size_t i = 0; i < N_MODEL_LENGTHS; i++) {
+            j->n = kern_model_lengths[i];
+            memset(j->y, 0, MAX_N * sizeof *j->y);
+            double s = bench_best(run_other, j);
+            printf("%-14s %5zu %8.3f ns %6.1f GB/s\n", others[j->kernel].name, j->n,
+                   1e9 * s / (double)j->n,
+                   1e-9 * (double)(others[j->kernel].bytes * j->n) / s);
+        }
+    }
+}
+
+static int bench(int n_names, char **names)
+{
+    struct job j = {.w = mem_aligned(MATRIX_BYTES),
+                    .x = mem_array(BENCH_X * MAX_N, sizeof *j.x),
+                    .y = mem_array(MAX_N, sizeof *j.y)};
+    int rc = !j.w || !j.x || !j.y || !make_buffers();
+    if (rc) {
+        fprintf(stderr, "test_kern: out of memory\n");
+        goto out;
+    }
+    memset(j.w, 0x2c, MATRIX_BYTES); /* as every weight: small normal numbers */
+    for (size_t i = 0; i < BENCH_X; i++)
+        memcpy(j.x + i * MAX_N, draw_floats(IN_X, NORMAL, MAX_N), MAX_N * sizeof *j.x);
+    for (enum cpu_level l = CPU_REF; l < CPU_N_LEVELS; l++) {
+        if (!bench_wanted(l, n_names, names))
+            continue;
+        j.t = kern_table_for(l);
+        printf("%s\nkernel             n  hot GB/s   stream  GOP/s 1       64\n",
+               cpu_level_name(l));
+        for (size_t d = 0; d < N_DOTS; d++) {
+            for (size_t i = 0; i < N_MODEL_LENGTHS; i++) {
+                j.n = kern_model_lengths[i];
+                bench_dot(&j, d);
+            }
+        }
+        bench_others(&j);
+    }
+out:
+    mem_free(j.y);
+    mem_free(j.x);
+    mem_free(j.w);
+    return rc;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc > 1 && !strcmp(argv[1], "--bench"))
+        return bench(argc - 2, argv + 2);
     unsetenv("RUNT_CPU"); /* every level is tested, whatever the user prefers */
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_table),
-        cmocka_unit_test(test_dot_same),
-        cmocka_unit_test(test_quantize),
-        cmocka_unit_test(test_rows_same),
-        cmocka_unit_test(test_layer_norm_in_place),
+        cmocka_unit_test(test_table),     cmocka_unit_test(test_race),
+        cmocka_unit_test(test_dot_same),  cmocka_unit_test(test_quantize),
+        cmocka_unit_test(test_rows_same), cmocka_unit_test(test_layer_norm_in_place),
         cmocka_unit_test(test_gelu_same),
-        cmocka_unit_test(test_decode_f16),
     };
     return cmocka_run_group_tests_name("kern", tests, setup, NULL);
 }

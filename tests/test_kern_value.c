@@ -1,5 +1,6 @@
-/* The specification of the kernels against plain double arithmetic, within tolerances
- * that follow from the number of roundings; the accuracy of exp and GELU against libm.
+/* The specification of the kernels of rows against plain double arithmetic, within
+ * tolerances that follow from the number of roundings; the accuracy of exp and GELU
+ * against libm.
  */
 #include <stdarg.h>
 #include <stddef.h>
@@ -34,74 +35,47 @@ static float float_of(uint32_t u)
 
 /* ---- dot products ---- */
 
-static double f16_value(const uint8_t *p)
+/* Weight i of a row, from the layouts as they are published. */
+static double weight(size_t dot, const uint8_t *w, size_t i)
 {
-    uint16_t h;
-    memcpy(&h, p, sizeof h);
-    return (double)fmt_f16_to_f32(h);
-}
-
-/* Weight i of a row, and the largest of the magnitudes that make it up, from the
- * layouts as they are published. */
-static double weight(size_t dot, const uint8_t *w, size_t i, double *magnitude)
-{
-    const uint8_t *b = w + i / kern_dots[dot].block_len * kern_dots[dot].block_bytes;
-    size_t j = i % 32;
-    double v, min = 0;
     float f;
     uint32_t u = 0;
+    uint16_t h;
+    w += i * kern_dots[dot].bytes;
     switch (kern_dots[dot].type) {
     case FMT_F32:
-        memcpy(&f, b, 4);
-        v = (double)f;
-        break;
+        memcpy(&f, w, 4);
+        return (double)f;
     case FMT_F16:
-        v = f16_value(b);
-        break;
-    case FMT_BF16:
-        memcpy((char *)&u + 2, b, 2);
-        v = (double)float_of(u);
-        break;
-    case FMT_Q8_0:
-        v = f16_value(b) * (int8_t)b[2 + j];
-        break;
-    case FMT_Q4_0:
-        v = f16_value(b) * ((j < 16 ? b[2 + j] & 15 : b[2 + j - 16] >> 4) - 8);
-        break;
+        memcpy(&h, w, 2);
+        return (double)fmt_f16_to_f32(h);
     default:
-        v = f16_value(b) * (j < 16 ? b[4 + j] & 15 : b[4 + j - 16] >> 4);
-        min = f16_value(b + 2);
+        memcpy((char *)&u + 2, w, 2);
+        return (double)float_of(u);
     }
-    *magnitude = fabs(v) + fabs(min);
-    return v + min;
 }
 
-/* Error of a sum of n terms in 16 lanes: a lane rounds once a term (twice for Q4_1; a
- * block is 4 terms to one), the tree 4 times, a factor once, all relative to the sum of
- * magnitudes.  Cases with few lanes full are covered by counting from above. */
+/* Error of a sum of n terms in 16 lanes: a lane rounds once a term, the tree 4 times,
+ * all relative to the sum of magnitudes.  Cases with few lanes full are covered by
+ * counting from above. */
 static void test_dot_value(void **state)
 {
     (void)state;
     for (size_t dot = 0; dot < N_DOTS; dot++) {
         for (size_t n = 64; n <= 3072; n += 32) {
             size_t stride;
-            uint8_t *w =
-                buffer(IN_W, n / kern_dots[dot].block_len * kern_dots[dot].block_bytes);
+            uint8_t *w = buffer(IN_W, n * kern_dots[dot].bytes);
             draw_weights(w, dot, NORMAL, n);
-            const char *x = draw_vectors(dot, NORMAL, n, &stride);
+            const char *x = draw_vectors(NORMAL, n, &stride);
+            const float *xf = (const void *)x;
             double sum = 0, magnitude = 0;
             for (size_t i = 0; i < n; i++) {
-                const struct kern_act *a = (const void *)x;
-                const float *xf = (const void *)x;
-                double m, v = weight(dot, w, i, &m);
-                double xi = is_block(dot) ? (double)a[i / 32].d * a[i / 32].q[i % 32]
-                                          : (double)xf[i];
-                sum += v * xi;
-                magnitude += m * fabs(xi);
+                double v = weight(dot, w, i) * (double)xf[i];
+                sum += v;
+                magnitude += fabs(v);
             }
-            bool int8;
             float got;
-            kern_dot_for(ref, kern_dots[dot].type, &int8)(n, w, x, stride, 1, &got, 1);
+            kern_dot_for(ref, kern_dots[dot].type)(n, w, x, stride, 1, &got, 1);
             double tol = ((double)(n / 16) + 6) * U * magnitude;
             if (!(fabs((double)got - sum) <= tol))
                 fail_msg("%s, n = %zu: %.9g, not %.9g (tolerance %.3g)",
@@ -110,42 +84,42 @@ static void test_dot_value(void **state)
     }
 }
 
-/* The layouts here and in fmt are one. */
-static void test_layouts(void **state)
+/* ---- activations ---- */
+
+/* What is kept beside the q, summed again. */
+static void check_sums(const struct kern_act *a)
 {
-    (void)state;
-    for (size_t dot = 0; dot < N_DOTS; dot++) {
-        const struct fmt_info *f = fmt_find(kern_dots[dot].type);
-        assert_non_null(f);
-        assert_int_equal(f->block_len, kern_dots[dot].block_len);
-        assert_int_equal(f->block_bytes, kern_dots[dot].block_bytes);
-        uint8_t w[128 * 4];
-        float out[128];
-        draw_weights(w, dot, NORMAL, 128);
-        f->decode(w, out, 128);
-        for (size_t i = 0; i < 128; i++) {
-            double m, v = weight(dot, w, i, &m);
-            assert_true(fabs((double)out[i] - v) <= U * m);
-        }
+    int sum[2] = {0}, minus8[2][2] = {{0}};
+    for (int j = 0; j < KERN_GROUP; j++) {
+        sum[j / 32] += a->q[j];
+        minus8[j / 32][j % 4 >= 2] -= 8 * a->q[j];
+    }
+    for (int h = 0; h < 2; h++) {
+        assert_int_equal(a->sum[h], sum[h]);
+        assert_int_equal(a->minus8[h][0], minus8[h][0]);
+        assert_int_equal(a->minus8[h][1], minus8[h][1]);
+        assert_int_equal(a->minus8_both[h], minus8[0][h] + minus8[1][h]);
     }
 }
-
-/* ---- activations ---- */
 
 static void test_quantize_value(void **state)
 {
     (void)state;
-    enum { N = 3200 };
+    enum { N = 3199 };
     for (enum pattern p = 0; p < N_PATTERNS; p++) {
         float *x = draw_floats(IN_X, p, N);
-        memset(x, 0, 64 * sizeof *x);
-        x[3] = 0x1p-119f, x[32 + 31] = 0x1.fffffep-120f;
-        struct kern_act *act = buffer(GOT, N / KERN_ACT_LEN * sizeof *act);
+        memset(x, 0, 128 * sizeof *x);
+        x[3] = 0x1p-119f, x[64 + 63] = 0x1.fffffep-120f;
+        struct kern_act *act = buffer(GOT, kern_n_groups(N) * sizeof *act);
         ref->quantize_act(N, x, act);
         assert_true(act[0].d >= 0x1p-126f && act[1].d == 0);
+        if (isfinite(act[N / KERN_GROUP].d)) /* otherwise any q */
+            assert_int_equal(act[N / KERN_GROUP].q[KERN_GROUP - 1], 0);
+        for (size_t g = 0; g < kern_n_groups(N); g++)
+            check_sums(&act[g]);
         for (size_t i = 0; i < N; i++) {
-            const struct kern_act *a = &act[i / KERN_ACT_LEN];
-            double q = a->q[i % KERN_ACT_LEN], d = (double)a->d;
+            const struct kern_act *a = &act[i / KERN_GROUP];
+            double q = a->q[i % KERN_GROUP], d = (double)a->d;
             assert_true(fabs(q) <= 127);
             if (!isfinite(d))
                 continue;
@@ -156,12 +130,30 @@ static void test_quantize_value(void **state)
         }
     }
     struct kern_act a;
-    float x[KERN_ACT_LEN] = {1, NAN, 2};
-    ref->quantize_act(KERN_ACT_LEN, x, &a);
+    float x[KERN_GROUP] = {1, NAN, 2};
+    ref->quantize_act(KERN_GROUP, x, &a);
     assert_true(isnan(a.d));
+    check_sums(&a);
     x[1] = -INFINITY;
-    ref->quantize_act(KERN_ACT_LEN, x, &a);
+    ref->quantize_act(KERN_GROUP, x, &a);
     assert_true(isinf(a.d));
+    check_sums(&a);
+}
+
+/* The fused form is the two one after the other. */
+static void test_layer_norm_act(void **state)
+{
+    (void)state;
+    for (size_t n = 1; n <= 3072; n = n * 3 / 2 + 1) {
+        float *x = draw_floats(IN_X, NORMAL, n), *b = draw_floats(IN_B, NORMAL, n);
+        float *normed = poisoned(GOT, n);
+        struct kern_act want[48], got[48];
+        ref->layer_norm(n, x, b, x, 1e-5f, normed);
+        ref->quantize_act(n, normed, want);
+        ref->layer_norm_act(n, x, b, x, 1e-5f, got);
+        for (size_t g = 0; g < kern_n_groups(n); g++)
+            assert_true(same_act(&want[g], &got[g]));
+    }
 }
 
 /* ---- rows ---- */
@@ -253,48 +245,15 @@ static void test_gelu_value(void **state)
     assert_true(worst_abs <= GELU_ABS);
 }
 
-static void test_softmax_value(void **state)
-{
-    (void)state;
-    for (size_t n = 1; n <= MAX_N; n = n * 3 / 2 + 1) {
-        float *x = draw_floats(IN_X, NORMAL, n), *got = poisoned(GOT, n);
-        for (size_t i = 0; i < n; i++)
-            x[i] *= 40;
-        memcpy(got, x, n * sizeof *x);
-        ref->softmax(n, got, 0.125f);
-        double max = -HUGE_VAL, sum = 0, total = 0;
-        for (size_t i = 0; i < n; i++)
-            max = fmax(max, 0.125 * (double)x[i]);
-        for (size_t i = 0; i < n; i++)
-            sum += exp(0.125 * (double)x[i] - max);
-        /* a sum in lanes, 1 / sum and the product: relative */
-        double common = ((double)n / 16 + 8) * U;
-        for (size_t i = 0; i < n; i++) {
-            /* two roundings of the exponent are absolute, and so relative in e^y; exp's
-             * own error is below 2 roundings */
-            double y = 0.125 * (double)x[i], want = exp(y - max) / sum;
-            double tol = want * 1.01 * (2 * common + (2 * fabs(y - max) + 4) * U);
-            if (!(fabs((double)got[i] - want) <= tol + 0x1p-149))
-                fail_msg("n = %zu: %.9g, not %.9g", n, (double)got[i], want);
-            total += (double)got[i];
-        }
-        assert_true(fabs(total - 1) <= 2 * common);
-    }
-    float masked[4] = {-INFINITY, 1, -INFINITY, 1};
-    ref->softmax(4, masked, 2);
-    assert_true(masked[0] == 0 && masked[1] == 0.5f && masked[2] == 0);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_dot_value),
-        cmocka_unit_test(test_layouts),
         cmocka_unit_test(test_quantize_value),
+        cmocka_unit_test(test_layer_norm_act),
         cmocka_unit_test(test_layer_norm_value),
         cmocka_unit_test(test_exp),
         cmocka_unit_test(test_gelu_value),
-        cmocka_unit_test(test_softmax_value),
     };
     return cmocka_run_group_tests_name("kern_value", tests, setup, NULL);
 }

@@ -115,15 +115,13 @@ static void odd_rows_fall_back_and_say_so(void **state)
 }
 
 /* The report's errors, from the file's bytes and the source, another way. */
-static void reported_errors_are_the_real_ones(void **state)
+static void check_errors(const struct tensor_source *src, const char *type)
 {
-    struct model_random *m = *state;
-    const struct tensor_source *src = model_random_source(m);
     char path[256];
     struct runt_err err;
     struct quant_report r;
     output_path(path, sizeof path);
-    struct quant_options o = {.fmt = fmt_by_name("q4_0")};
+    struct quant_options o = {.fmt = fmt_by_name(type)};
     assert_int_equal(quantize(src, &o, path, &r, &err), 0);
     struct gguf *g = NULL;
     assert_int_equal(gguf_open(path, &g, &err), 0);
@@ -151,18 +149,25 @@ static void reported_errors_are_the_real_ones(void **state)
     unlink(path);
 }
 
-static void same_bytes_for_any_threads(void **state)
+static void reported_errors_are_the_real_ones(void **state)
 {
     struct model_random *m = *state;
+    check_errors(model_random_source(m), "q4_0");
+    check_errors(model_random_source(m), "r4");
+}
+
+static void same_bytes(const struct tensor_source *src, const char *type)
+{
     char path[256], *want = NULL, *got = NULL;
     size_t n_want = 0, n_got = 0;
     struct runt_err err;
+    double errors[64];
     output_path(path, sizeof path);
     for (unsigned threads = 1; threads <= 5; threads++) {
-        struct quant_options o = {.fmt = fmt_by_name("q4_0")};
+        struct quant_options o = {.fmt = fmt_by_name(type)};
         struct quant_report r;
         assert_int_equal(pool_create(threads, &o.pool, &err), 0);
-        assert_int_equal(quantize(model_random_source(m), &o, path, &r, &err), 0);
+        assert_int_equal(quantize(src, &o, path, &r, &err), 0);
         assert_int_equal(file_read(path, 1 << 24, &got, &n_got, &err), 0);
         if (want) {
             assert_int_equal(n_got, n_want);
@@ -172,10 +177,83 @@ static void same_bytes_for_any_threads(void **state)
             want = got;
             n_want = n_got;
         }
+        assert_true(r.n_tensors <= 64);
+        for (size_t i = 0; i < r.n_tensors; i++) {
+            assert_true(threads == 1 || r.tensors[i].rel_error == errors[i]);
+            errors[i] = r.tensors[i].rel_error;
+        }
         quant_report_free(&r);
         pool_destroy(o.pool);
     }
     mem_free(want);
+    unlink(path);
+}
+
+static void same_bytes_for_any_threads(void **state)
+{
+    struct model_random *m = *state;
+    same_bytes(model_random_source(m), "q4_0");
+    same_bytes(model_random_source(m), "r4");
+}
+
+/* Each tensor of an R4 file is its rows encoded in one piece, though threads had blocks
+ * of them; the last tile is padded; and passes of many blocks join without a seam. */
+static void r4_tensors_are_whole_tiles(void **state)
+{
+    (void)state;
+    struct gpt2_shape shape = {.n_vocab = 2003, /* 125 tiles and 3 rows */
+                               .n_ctx = 8,
+                               .n_embd = 300,
+                               .n_head = 4,
+                               .n_layer = 1,
+                               .n_ff = 45,
+                               .eps = 1e-5f,
+                               .tied = true};
+    struct model_random *m = NULL;
+    struct runt_err err;
+    struct quant_report r;
+    struct gguf *g = NULL;
+    char path[256];
+    output_path(path, sizeof path);
+    assert_int_equal(model_random_open(&shape, 1, &m, &err), 0);
+    const struct tensor_source *src = model_random_source(m);
+    struct quant_override over = {"ffn_up", fmt_by_name("r4")};
+    struct quant_options o = {
+        .fmt = fmt_by_name("r4"), .overrides = &over, .n_overrides = 1};
+    assert_int_equal(pool_create(3, &o.pool, &err), 0);
+    assert_int_equal(quantize(src, &o, path, &r, &err), 0);
+    assert_string_equal(entry(&r, "token_embd.weight")->to->name, "R4");
+    assert_string_equal(entry(&r, "blk.0.ffn_down.weight")->to->name, "R4");
+    /* 300 is not whole blocks of Q8_0; a vector has no tile of its own */
+    assert_string_equal(entry(&r, "position_embd.weight")->to->name, "F16");
+    assert_string_equal(entry(&r, "position_embd.weight")->wanted->name, "Q8_0");
+    assert_string_equal(entry(&r, "blk.0.ffn_up.bias")->to->name, "F32");
+    assert_string_equal(entry(&r, "blk.0.ffn_up.bias")->wanted->name, "R4");
+    assert_int_equal(r.n_fallbacks, 2);
+    assert_int_equal(gguf_open(path, &g, &err), 0);
+    uint64_t type = 0;
+    assert_int_equal(gguf_get_uint(g, "general.file_type", 1 << 20, &type, &err), 0);
+    assert_int_equal(type, FMT_R4);
+    for (size_t i = 0; i < r.n_tensors; i++) {
+        const struct gguf_tensor *t = &g->tensors[i];
+        if (t->desc.fmt->type != FMT_R4)
+            continue;
+        size_t n_cols = (size_t)t->desc.n_cols, n_rows = (size_t)t->desc.n_rows, size;
+        float *x = mem_array(n_rows * n_cols, sizeof *x);
+        assert_true(fmt_tensor_bytes(t->desc.fmt, n_cols, n_rows, &size));
+        assert_int_equal(t->bytes, size);
+        assert_int_equal(r.tensors[i].bytes, size);
+        uint8_t *want = mem_alloc(size);
+        assert_int_equal(src->rows(src, i, 0, n_rows, x, &err), 0);
+        fmt_encode_rows(t->desc.fmt, n_cols, n_rows, x, want);
+        assert_memory_equal(t->data, want, size);
+        mem_free(x);
+        mem_free(want);
+    }
+    gguf_close(g);
+    quant_report_free(&r);
+    pool_destroy(o.pool);
+    model_random_close(m);
     unlink(path);
 }
 
@@ -210,6 +288,7 @@ static void weights_that_are_not_numbers_are_refused(void **state)
         {NAN, "q4_0", "is nan"},      {INFINITY, "f16", "is inf"},
         {1e30f, "f16", "too large"},  {3e38f, "q4_0", "too large"},
         {1e30f, "q8_0", "too large"}, {-1e30f, "q4_1", "too large"},
+        {6e7f, "r4", "too large"},    {NAN, "r4", "is nan"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         char path[256];
@@ -309,6 +388,7 @@ int main(void)
         cmocka_unit_test(odd_rows_fall_back_and_say_so),
         cmocka_unit_test(reported_errors_are_the_real_ones),
         cmocka_unit_test(same_bytes_for_any_threads),
+        cmocka_unit_test(r4_tensors_are_whole_tiles),
         cmocka_unit_test(weights_that_are_not_numbers_are_refused),
         cmocka_unit_test(bad_plans_and_interrupts_leave_no_file),
         cmocka_unit_test(every_allocation_may_fail),

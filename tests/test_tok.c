@@ -238,7 +238,7 @@ static struct tok *special_tok(const char *const names[], const int32_t kinds[],
         tokens[256 + i] = (struct tok_str){names[i], strlen(names[i])};
         all_kinds[256 + i] = kinds[i];
     }
-    struct tok_vocab v = {256 + n, tokens, all_kinds, 0, NULL, -1, -1, NULL};
+    struct tok_vocab v = {256 + n, tokens, all_kinds, 0, NULL, -1, -1, NULL, NULL};
     if (tok_create(&v, "special", &t, &err))
         fail_msg("%s", err.msg);
     return t;

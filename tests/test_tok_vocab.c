@@ -384,7 +384,8 @@ static void test_sentencepiece_is_refused(void **state)
 static int create(struct tok_str *tokens, int32_t *kinds, size_t n,
                   struct tok_str merge, int32_t eos, struct runt_err *err)
 {
-    struct tok_vocab v = {n, tokens, kinds, merge.len ? 1 : 0, &merge, -1, eos, NULL};
+    struct tok_vocab v = {n,   tokens, kinds, merge.len ? 1 : 0, &merge, -1,
+                          eos, NULL,   NULL};
     struct tok *t = NULL;
     int rc = tok_create(&v, "x.gguf", &t, err);
     assert_true(rc ? !t : !!t);

@@ -3,8 +3,8 @@
 
 usage: gen_gguf_corpus.py OUTPUT_DIR
 
-The same files each time.  Each is a few hundred bytes at most, so that a fuzzer can change
-every part of it.
+The same files each time.  Each is a kilobyte at most, so that a fuzzer can change every
+part of it.
 """
 import pathlib
 import struct
@@ -13,6 +13,7 @@ import sys
 U8, I8, U16, I16, U32, I32, F32, BOOL, STR, ARR, U64, I64, F64 = range(13)
 PACK = {U8: 'B', I8: 'b', U16: 'H', I16: 'h', U32: 'I', I32: 'i', F32: 'f', BOOL: 'B',
         U64: 'Q', I64: 'q', F64: 'd'}
+R4 = 0x3472
 BLOCK_BYTES = {0: (1, 4), 1: (1, 2), 30: (1, 2), 8: (32, 34), 2: (32, 18), 3: (32, 20)}
 
 
@@ -100,6 +101,8 @@ def corpus():
                            bytes_of(64))
     yield 'size_overflows', model([], [tensor('t', [1 << 32, 1 << 32], 0, 0)], bytes(64))
     yield 'offset_overflows', model([], [tensor('t', [4], 0, (1 << 64) - 32)], bytes(64))
+    for name, rows, n_tiles in (('r4', 17, 2), ('r4_short', 17, 1), ('r4_huge', 1 << 60, 1)):
+        yield name, model([], [tensor('t', [5, rows], R4, 0)], bytes_of(n_tiles * 576))
     yield 'unknown_format', model([], [tensor('t', [256], 14, 0)], bytes(210))
 
 

@@ -52,37 +52,100 @@ void runt_free(void *p);
 
 /* ---- session ---- */
 
+/* A session holds one or more sequences, each a timeline of tokens with a cache of its
+ * own; a forward pass may carry tokens of many of them.  For one model file, logits are
+ * the same bits whatever shares a pass, however a text is cut into passes, on any
+ * number of threads and on every processor.  One thread at a time may use a session;
+ * several sessions may share a model. */
 typedef struct runt_session runt_session;
+
+/* Numbers of the key/value cache: half precision; 8 bits with a scale for each head and
+ * position; float.  AUTO is float for a model of floats, half precision for one in
+ * blocks. */
+enum runt_kv { RUNT_KV_AUTO, RUNT_KV_F16, RUNT_KV_Q8, RUNT_KV_F32 };
 
 struct runt_session_options {
     uint32_t n_ctx;   /* positions, 0: the model's; more than the model's is an error */
-    uint32_t n_batch; /* most tokens in one forward pass, 0: 64 */
+    uint32_t n_batch; /* most tokens in one forward pass, 0: 256 (64: all_logits) */
     uint32_t n_threads; /* 0: one for each physical core */
+    uint32_t n_seqs;    /* 0: 1 */
+    enum runt_kv kv;
     bool all_logits; /* keep the logits of every token of a pass, not only the last */
+    bool profile;    /* take the time of each operation */
 };
 struct runt_session_options runt_session_defaults(void);
 
 /* `o` may be NULL: the defaults. */
-
 int runt_session_open(const runt_model *m, const struct runt_session_options *o,
                       runt_session **out, struct runt_err *err);
 void runt_session_close(runt_session *s); /* NULL is fine */
 
-/* Feed n tokens (1 or more) at the session's position.  Longer inputs are cut into
- * passes of n_batch; the results do not depend on the cut or on the number of threads.
- * Errors: RUNT_E_FULL when they do not fit the context (nothing is fed), RUNT_E_INVALID
- * for an id outside the vocabulary. */
+/* Feed n tokens (1 or more) to sequence 0.  Longer inputs are cut into passes of
+ * n_batch.  Errors: RUNT_E_FULL when they do not fit the context (nothing is fed),
+ * RUNT_E_INVALID for an id outside the vocabulary. */
 int runt_session_feed(runt_session *s, const int32_t *tokens, size_t n,
                       struct runt_err *err);
-uint32_t runt_session_pos(const runt_session *s); /* tokens fed so far */
+uint32_t runt_session_pos(const runt_session *s); /* tokens that sequence 0 holds */
 uint32_t runt_session_n_ctx(const runt_session *s);
-/* Forget every token from position pos on; pos <= runt_session_pos. */
+/* Forget every token of sequence 0 from position pos on; pos <= runt_session_pos. */
 void runt_session_rewind(runt_session *s, uint32_t pos);
 /* Logits [n_vocab] after the last token fed; with all_logits, after token i of the last
  * pass of at most n_batch tokens.  Valid from one feed to the next; a session that was
  * never fed has none. */
 const float *runt_session_logits(const runt_session *s);
 const float *runt_session_logits_at(const runt_session *s, size_t i);
+
+/* ---- many sequences ---- */
+
+struct runt_step {
+    uint32_t seq;
+    const int32_t *tokens; /* [n], n >= 1 */
+    size_t n;
+};
+
+/* Feed each step's tokens to its sequence, all in as few passes as n_batch allows; a
+ * sequence may stand in one step only.  The logits after the last token of step i are
+ * runt_session_logits_at(s, i).  Errors as of runt_session_feed, the line names the
+ * step; nothing is fed then.  Not for a session with all_logits. */
+int runt_session_step(runt_session *s, const struct runt_step *steps, size_t n_steps,
+                      struct runt_err *err);
+
+uint32_t runt_session_n_seqs(const runt_session *s);
+uint32_t runt_session_seq_pos(const runt_session *s, uint32_t seq);
+void runt_session_seq_rewind(runt_session *s, uint32_t seq, uint32_t pos);
+/* The tokens that a sequence holds, [runt_session_seq_pos]. */
+const int32_t *runt_session_seq_tokens(const runt_session *s, uint32_t seq);
+
+/* Cut sequence `seq` to what it has in common with the beginning of tokens [n]; returns
+ * how many that is.  Only the rest needs feeding; where that is nothing, the last token
+ * is cut off, too, because its logits are wanted (n >= 1). */
+uint32_t runt_session_match(runt_session *s, uint32_t seq, const int32_t *tokens,
+                            size_t n);
+/* Make sequence `to` begin with the first n tokens of `from`, without computing them
+ * again (n <= runt_session_seq_pos(s, from)). */
+void runt_session_copy(runt_session *s, uint32_t from, uint32_t to, uint32_t n);
+
+/* Write a sequence (tokens and cache) to a file, which appears only when complete, and
+ * read it back into a session of the same model and kind of cache.  The context may
+ * differ when the tokens fit.  Errors of restore: RUNT_E_NOTFOUND, RUNT_E_IO,
+ * RUNT_E_FORMAT (no such file, damaged), RUNT_E_INVALID (another model or kind),
+ * RUNT_E_FULL; the sequence is as before then.  No logits come back: match and feed. */
+int runt_session_save(const runt_session *s, uint32_t seq, const char *path,
+                      struct runt_err *err);
+int runt_session_restore(runt_session *s, uint32_t seq, const char *path,
+                         struct runt_err *err);
+
+/* ---- where the time goes ---- */
+
+struct runt_profile_row {
+    const char *name;    /* of the operation */
+    double seconds;      /* on the first thread; 0 without the option `profile` */
+    uint64_t bytes, ops; /* weights and cache read, multiply-adds times two */
+};
+/* The rows so far, at most max of them; returns how many there are. */
+size_t runt_session_profile(const runt_session *s, struct runt_profile_row *rows,
+                            size_t max);
+void runt_session_profile_reset(runt_session *s);
 
 /* ---- sampler ---- */
 

@@ -1,210 +1,170 @@
-/* Owns how tensor operations are cut among threads and into cache-sized tiles.  The
+/* Owns how norms and products are cut among threads and into cache-sized blocks.  The
  * arithmetic itself is in src/kern. */
 #include "back/cpu_ops.h"
 
-#include "base/err.h"
-
-#include <math.h>
 #include <string.h>
-
-int cpu_matrix_init(const struct cpu *c, const struct fmt_info *fmt,
-                    const uint8_t *data, size_t n_rows, size_t n_cols,
-                    struct cpu_matrix *out, struct runt_err *err)
-{
-    struct cpu_matrix m = {
-        .fmt = fmt, .data = data, .n_rows = n_rows, .n_cols = n_cols};
-    m.dot = kern_dot_for(c->kern, fmt->type, &m.int8);
-    if (!fmt_row_bytes(fmt, n_cols, &m.row_bytes))
-        return err_set(err, RUNT_E_FORMAT,
-                       "a row of %zu numbers is not whole %s blocks", n_cols,
-                       fmt->name);
-    *out = m;
-    return 0;
-}
-
-/* ---- products ---- */
-
-/* Tiles: a block of rows (at most 16 x 3072 x 4 bytes for GPT-2) and a block of vectors
- * stay in the second-level cache together while every pair of them meets. */
-enum { ROW_TILE = 16, TOKEN_TILE = 16 };
-
-struct product {
-    const struct cpu *c;
-    const struct cpu_matrix *w;
-    const float *x;
-    const void *vectors;
-    size_t stride, n_tokens;
-    struct kern_act *act;
-    const float *bias;
-    float *out;
-};
+#include <time.h>
 
 static size_t min(size_t a, size_t b)
 {
     return a < b ? a : b;
 }
 
-static void quantize_tokens(void *ctx, unsigned i, unsigned n)
+/* ---- threads ---- */
+
+double cpu_seconds(void)
 {
-    const struct product *p = ctx;
-    size_t begin, end, n_cols = p->w->n_cols;
-    pool_range(p->n_tokens, 1, i, n, &begin, &end);
-    for (size_t t = begin; t < end; t++)
-        p->c->kern->quantize_act(n_cols, p->x + t * n_cols,
-                                 p->act + t * (n_cols / KERN_ACT_LEN));
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
+
+void cpu_mark(struct cpu_thread *t, enum cpu_op op, uint64_t bytes, uint64_t ops)
+{
+    if (!t->acc)
+        return;
+    t->acc->bytes[op] += bytes;
+    t->acc->ops[op] += ops;
+    if (!t->acc->timed)
+        return;
+    double now = cpu_seconds();
+    t->acc->seconds[op] += now - t->last;
+    t->last = now;
+}
+
+void cpu_sync(struct cpu_thread *t)
+{
+    if (t->n == 1)
+        return;
+    pool_barrier(t->pool, t->i);
+    cpu_mark(t, CPU_WAIT, 0, 0);
+}
+
+/* ---- what products read ---- */
+
+struct cpu_input cpu_norm(struct cpu_thread *t, const struct cpu_matrix *w,
+                          size_t n_tokens, const float *x, const float *gain,
+                          const float *bias, float eps, const struct cpu_buffer *to)
+{
+    size_t n = w->n_cols, n_groups = kern_n_groups(n), begin = 0, end = n_tokens;
+    bool own = n_tokens == 1 && w->tile;
+    struct kern_act *act = own ? t->act : to->act;
+    if (!own)
+        pool_range(n_tokens, 1, t->i, t->n, &begin, &end);
+    for (size_t k = begin; k < end; k++) {
+        if (w->tile)
+            t->kern->layer_norm_act(n, x + k * n, gain, bias, eps, act + k * n_groups);
+        else
+            t->kern->layer_norm(n, x + k * n, gain, bias, eps, to->x + k * n);
+    }
+    cpu_mark(t, CPU_NORM, 0, 0);
+    if (!own)
+        cpu_sync(t);
+    return (struct cpu_input){act, to->x};
+}
+
+struct cpu_input cpu_prepare(struct cpu_thread *t, const struct cpu_matrix *w,
+                             size_t n_tokens, const float *x,
+                             const struct cpu_buffer *to)
+{
+    size_t n = w->n_cols, n_groups = kern_n_groups(n), begin = 0, end = n_tokens;
+    if (!w->tile)
+        return (struct cpu_input){.x = x};
+    bool own = n_tokens == 1;
+    struct kern_act *act = own ? t->act : to->act;
+    if (!own)
+        pool_range(n_tokens, 1, t->i, t->n, &begin, &end);
+    for (size_t k = begin; k < end; k++)
+        t->kern->quantize_act(n, x + k * n, act + k * n_groups);
+    cpu_mark(t, CPU_NORM, 0, 0);
+    if (!own)
+        cpu_sync(t);
+    return (struct cpu_input){.act = act};
+}
+
+/* ---- products ---- */
 
 /* A row of a format without a kernel: decoded piece by piece, the pieces' float
  * products added in order. */
-static void dot_decoded(const struct product *p, size_t row, const float *x,
-                        size_t n_tokens, float *out)
+static void dot_decoded(const struct cpu_thread *t, const struct cpu_matrix *w,
+                        size_t row, const float *x, size_t n_tokens, float *out,
+                        size_t stride)
 {
-    enum { PIECE = 256 }; /* whole blocks of every format */
-    const struct cpu_matrix *w = p->w;
+    enum { PIECE = 256, MANY = 16 }; /* a piece is whole blocks of every format */
     const uint8_t *bytes = w->data + row * w->row_bytes;
-    float piece[PIECE], part[TOKEN_TILE];
+    float piece[PIECE], part[MANY];
+    for (size_t k = 0; k < n_tokens; k++)
+        out[k * stride] = 0;
     for (size_t i = 0; i < w->n_cols; i += PIECE) {
         size_t n = min(PIECE, w->n_cols - i);
         w->fmt->decode(bytes + i / w->fmt->block_len * w->fmt->block_bytes, piece, n);
-        p->c->kern->dot_f32(n, piece, x + i, p->stride, n_tokens, part, 1);
-        for (size_t t = 0; t < n_tokens; t++)
-            out[t * w->n_rows] = i ? out[t * w->n_rows] + part[t] : part[t];
-    }
-}
-
-static void product_rows(void *ctx, unsigned i, unsigned n)
-{
-    const struct product *p = ctx;
-    const struct cpu_matrix *w = p->w;
-    size_t begin, end;
-    pool_range(w->n_rows, ROW_TILE, i, n, &begin, &end);
-    for (size_t r0 = begin; r0 < end; r0 += ROW_TILE) {
-        size_t r1 = min(r0 + ROW_TILE, end);
-        for (size_t t0 = 0; t0 < p->n_tokens; t0 += TOKEN_TILE) {
-            size_t nt = min(TOKEN_TILE, p->n_tokens - t0);
-            const char *x = (const char *)p->vectors + t0 * p->stride;
-            for (size_t r = r0; r < r1; r++) {
-                float *out = p->out + t0 * w->n_rows + r;
-                if (w->dot)
-                    w->dot(w->n_cols, w->data + r * w->row_bytes, x, p->stride, nt, out,
-                           w->n_rows);
-                else
-                    dot_decoded(p, r, (const float *)(const void *)x, nt, out);
-                for (size_t t = 0; p->bias && t < nt; t++)
-                    out[t * w->n_rows] += p->bias[r];
-            }
+        for (size_t k = 0; k < n_tokens; k += MANY) {
+            size_t m = min(MANY, n_tokens - k);
+            t->kern->dot_f32(n, piece, x + k * w->n_cols + i, w->n_cols * sizeof *x, m,
+                             part, 1);
+            for (size_t j = 0; j < m; j++)
+                out[(k + j) * stride] += part[j];
         }
     }
 }
 
-/* A single token's share of work is too small for a barrier. */
-static void run_tokens(const struct cpu *c, size_t n_tokens,
-                       void (*fn)(void *ctx, unsigned i, unsigned n), void *ctx)
+/* Rows row..row + n_rows - 1 (row a multiple of 16) against tokens:
+ * block[token][stride].
+ */
+static void product(const struct cpu_thread *t, const struct cpu_matrix *w, size_t row,
+                    size_t n_rows, struct cpu_input in, size_t n_tokens, size_t stride)
 {
-    pool_run(n_tokens > 1 ? c->pool : NULL, fn, ctx);
-}
-
-void cpu_matmul(const struct cpu *c, const struct cpu_matrix *w, const float *x,
-                size_t n_tokens, struct kern_act *act, const float *bias, float *out)
-{
-    struct product p = {.c = c,
-                        .w = w,
-                        .x = x,
-                        .vectors = x,
-                        .stride = w->n_cols * sizeof *x,
-                        .n_tokens = n_tokens,
-                        .act = act,
-                        .bias = bias,
-                        .out = out};
-    if (w->int8) {
-        p.vectors = act;
-        p.stride = w->n_cols / KERN_ACT_LEN * sizeof *act;
-        run_tokens(c, n_tokens, quantize_tokens, &p);
+    if (w->tile) {
+        w->tile(w->n_cols, stride / KERN_TILE_ROWS,
+                w->data + row / KERN_TILE_ROWS * w->tile_bytes, in.act, n_tokens,
+                t->block, stride);
+        return;
     }
-    pool_run(c->pool, product_rows, &p);
-}
-
-/* ---- norm, GELU ---- */
-
-struct per_token {
-    const struct cpu *c;
-    size_t n_tokens, n;
-    float *x;
-    const float *add, *gain, *bias;
-    float eps;
-    float *out;
-};
-
-static void add_norm_tokens(void *ctx, unsigned i, unsigned n)
-{
-    const struct per_token *p = ctx;
-    size_t begin, end;
-    pool_range(p->n_tokens, 1, i, n, &begin, &end);
-    for (size_t t = begin; t < end; t++) {
-        float *x = p->x + t * p->n;
-        if (p->add)
-            p->c->kern->add(p->n, x, p->add + t * p->n);
-        p->c->kern->layer_norm(p->n, x, p->gain, p->bias, p->eps, p->out + t * p->n);
+    for (size_t r = 0; r < n_rows; r++) {
+        if (w->dot)
+            w->dot(w->n_cols, w->data + (row + r) * w->row_bytes, in.x,
+                   w->n_cols * sizeof *in.x, n_tokens, t->block + r, stride);
+        else
+            dot_decoded(t, w, row + r, in.x, n_tokens, t->block + r, stride);
     }
 }
 
-void cpu_add_norm(const struct cpu *c, size_t n_tokens, size_t n, float *x,
-                  const float *add, const float *gain, const float *bias, float eps,
-                  float *out)
+static void deliver(const struct cpu_thread *t, size_t n_rows, const float *bias,
+                    enum cpu_sink sink, float *y, float *out)
 {
-    struct per_token p = {c, n_tokens, n, x, add, gain, bias, eps, out};
-    run_tokens(c, n_tokens, add_norm_tokens, &p);
+    if (sink == CPU_GELU)
+        t->kern->gelu(n_rows, y, bias);
+    else if (bias)
+        t->kern->add(n_rows, y, bias);
+    if (sink == CPU_ADD)
+        t->kern->add(n_rows, out, y);
+    else
+        memcpy(out, y, n_rows * sizeof *out);
 }
 
-static void gelu_tokens(void *ctx, unsigned i, unsigned n)
+/* A block of rows meets all tokens (up to MOST_TOKENS) before the next: its weights
+ * come from memory once, its outputs stay in the second-level cache. */
+void cpu_matmul(struct cpu_thread *t, const struct cpu_matrix *w, struct cpu_input in,
+                size_t n_tokens, const float *bias, enum cpu_sink sink, float *out,
+                size_t out_stride)
 {
-    const struct per_token *p = ctx;
-    size_t begin, end;
-    pool_range(p->n_tokens, 1, i, n, &begin, &end);
-    for (size_t t = begin; t < end; t++)
-        p->c->kern->gelu(p->n, p->x + t * p->n, p->bias);
-}
-
-void cpu_gelu(const struct cpu *c, size_t n_tokens, size_t n, float *x,
-              const float *bias)
-{
-    struct per_token p = {.c = c, .n_tokens = n_tokens, .n = n, .x = x, .bias = bias};
-    run_tokens(c, n_tokens, gelu_tokens, &p);
-}
-
-/* ---- attention ---- */
-
-struct attention_job {
-    const struct cpu *c;
-    const struct cpu_attention *a;
-};
-
-static void attend(const struct kern_table *k, const struct cpu_attention *a, size_t t,
-                   size_t head, float *scores)
-{
-    size_t n_dim = a->n_embd / a->n_head, n_seen = a->pos + t + 1;
-    const float *q = a->qkv + t * 3 * a->n_embd + head * n_dim;
-    float *out = a->out + t * a->n_embd + head * n_dim;
-    k->dot_f32(n_dim, q, a->keys + head * n_dim, a->n_embd * sizeof *q, n_seen, scores,
-               1);
-    k->softmax(n_seen, scores, 1 / sqrtf((float)n_dim));
-    memset(out, 0, n_dim * sizeof *out);
-    for (size_t s = 0; s < n_seen; s++)
-        k->axpy(n_dim, out, scores[s], a->values + s * a->n_embd + head * n_dim);
-}
-
-static void attention_part(void *ctx, unsigned i, unsigned n)
-{
-    const struct attention_job *j = ctx;
-    const struct cpu_attention *a = j->a;
-    float *scores = a->scores + i * a->n_ctx;
-    /* Later tokens see more positions: deal (token, head) pairs out in turn. */
-    for (size_t u = i; u < a->n_tokens * a->n_head; u += n)
-        attend(j->c->kern, a, u / a->n_head, u % a->n_head, scores);
-}
-
-void cpu_attention(const struct cpu *c, const struct cpu_attention *a)
-{
-    struct attention_job j = {c, a};
-    pool_run(c->pool, attention_part, &j);
+    enum { MOST_TOKENS = CPU_BLOCK_FLOATS / KERN_TILE_ROWS, MOST_ROWS = 256 };
+    size_t begin, end, n_groups = kern_n_groups(w->n_cols);
+    pool_range(w->n_rows, KERN_TILE_ROWS, t->i, t->n, &begin, &end);
+    for (size_t k0 = 0; k0 < n_tokens; k0 += MOST_TOKENS) {
+        size_t n = min(MOST_TOKENS, n_tokens - k0),
+               rows = min(CPU_BLOCK_FLOATS / n, MOST_ROWS) / KERN_TILE_ROWS *
+                      KERN_TILE_ROWS;
+        struct cpu_input part = {in.act ? in.act + k0 * n_groups : NULL,
+                                 in.x ? in.x + k0 * w->n_cols : NULL};
+        for (size_t r = begin; r < end; r += rows) {
+            size_t n_rows = min(rows, end - r),
+                   stride =
+                       (n_rows + KERN_TILE_ROWS - 1) / KERN_TILE_ROWS * KERN_TILE_ROWS;
+            product(t, w, r, n_rows, part, n, stride);
+            for (size_t k = 0; k < n; k++)
+                deliver(t, n_rows, bias ? bias + r : NULL, sink, t->block + k * stride,
+                        out + (k0 + k) * out_stride + r);
+        }
+    }
 }

@@ -11,9 +11,12 @@
 #include <unistd.h>
 #if defined(__x86_64__)
 #include <cpuid.h>
+#elif defined(__aarch64__)
+#include <sys/auxv.h>
 #endif
 
-static const char *const level_names[] = {"ref", "avx2", "avx512", "neon"};
+static const char *const level_names[CPU_N_LEVELS] = {
+    "ref", "avx2", "avxvnni", "avx512vl", "avx512", "neon", "neondot"};
 
 const char *cpu_level_name(enum cpu_level level)
 {
@@ -21,54 +24,90 @@ const char *cpu_level_name(enum cpu_level level)
 }
 
 #if defined(__x86_64__)
-/* Not a name that clang 14's __builtin_cpu_supports knows. */
-static int has_f16c(void)
+/* Two that clang 14's __builtin_cpu_supports does not know the names of.  AVX-VNNI uses
+ * the registers that the system saves where AVX2 is usable. */
+static bool has_f16c(void)
 {
     unsigned a, b, c, d;
     return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
 }
+
+static bool has_avx_vnni(void)
+{
+    enum { BIT_AVX_VNNI = 1 << 4 };
+    unsigned a, b, c, d;
+    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && a >= 1 &&
+           __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & BIT_AVX_VNNI);
+}
+
+bool cpu_has(enum cpu_level level)
+{
+    __builtin_cpu_init();
+    if (level == CPU_REF)
+        return true;
+    if (level > CPU_AVX512 || !__builtin_cpu_supports("avx2") ||
+        !__builtin_cpu_supports("fma") || !has_f16c())
+        return false;
+    if (level == CPU_AVXVNNI)
+        return has_avx_vnni();
+    return level == CPU_AVX2 ||
+           (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+            __builtin_cpu_supports("avx512vnni"));
+}
+#elif defined(__aarch64__)
+bool cpu_has(enum cpu_level level)
+{
+    if (level == CPU_NEON_DOT)
+        return getauxval(AT_HWCAP) & HWCAP_ASIMDDP;
+    return level == CPU_REF || level == CPU_NEON;
+}
+#else
+bool cpu_has(enum cpu_level level)
+{
+    return level == CPU_REF;
+}
 #endif
 
-static enum cpu_level best(void)
+bool cpu_is_chosen(void)
 {
-#if defined(__x86_64__)
-    __builtin_cpu_init();
-    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") ||
-        !has_f16c())
-        return CPU_REF;
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-        __builtin_cpu_supports("avx512vnni"))
-        return CPU_AVX512;
-    return CPU_AVX2;
-#elif defined(__aarch64__)
-    return CPU_NEON;
-#else
-    return CPU_REF;
-#endif
+    const char *want = getenv("RUNT_CPU");
+    return want && *want;
+}
+
+/* "ref, avx2": all names, or those that the processor has. */
+static void list_levels(bool all, char *out, size_t size)
+{
+    size_t n = 0;
+    for (enum cpu_level l = CPU_REF; l < CPU_N_LEVELS && n < size; l++)
+        if (all || cpu_has(l))
+            n += (size_t)snprintf(out + n, size - n, "%s%s", n ? ", " : "",
+                                  level_names[l]);
 }
 
 int cpu_detect(enum cpu_level *out, struct runt_err *err)
 {
-    enum cpu_level have = best();
+    char names[80];
     const char *want = getenv("RUNT_CPU");
-    if (!want || !*want) {
-        *out = have;
+    if (!cpu_is_chosen()) {
+        for (enum cpu_level l = CPU_REF; l < CPU_N_LEVELS; l++)
+            if (cpu_has(l))
+                *out = l;
         return 0;
     }
-    for (unsigned i = 0; i < sizeof level_names / sizeof *level_names; i++) {
-        if (strcasecmp(want, level_names[i]))
+    for (enum cpu_level l = CPU_REF; l < CPU_N_LEVELS; l++) {
+        if (strcasecmp(want, level_names[l]))
             continue;
-        enum cpu_level l = (enum cpu_level)i;
-        if (l != CPU_REF && (l > have || (l == CPU_NEON) != (have == CPU_NEON)))
-            return err_set(err, RUNT_E_INVALID,
-                           "RUNT_CPU=%s: this processor has only %s", want,
-                           level_names[have]);
-        *out = l;
-        return 0;
+        if (cpu_has(l)) {
+            *out = l;
+            return 0;
+        }
+        list_levels(false, names, sizeof names);
+        return err_set(err, RUNT_E_INVALID, "RUNT_CPU=%s: this processor has only %s",
+                       want, names);
     }
-    return err_set(err, RUNT_E_INVALID,
-                   "RUNT_CPU=%s: not one of ref, avx2, avx512, neon", want);
+    list_levels(true, names, sizeof names);
+    return err_set(err, RUNT_E_INVALID, "RUNT_CPU=%s: not one of %s", want, names);
 }
 
 /* Distinct (package, core) pairs among the CPUs of our affinity mask.  Where /sys does

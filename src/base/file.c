@@ -52,6 +52,14 @@ void file_map_close(struct file_map *m)
     *m = (struct file_map){0};
 }
 
+void file_drop_pages(const void *data, size_t n)
+{
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), at = (uintptr_t)data,
+              begin = (at + page - 1) / page * page, end = (at + n) / page * page;
+    if (begin < end)
+        madvise((void *)begin, end - begin, MADV_DONTNEED);
+}
+
 int file_read(const char *path, size_t max, char **out, size_t *size,
               struct runt_err *err)
 {

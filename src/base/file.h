@@ -17,6 +17,9 @@ struct file_map {
 /* Errors: RUNT_E_NOTFOUND, RUNT_E_IO (a directory or pipe included). */
 int file_map_open(const char *path, struct file_map *out, struct runt_err *err);
 void file_map_close(struct file_map *m);
+/* A part of a file_map is not needed for now: its pages need not stay in memory.
+ * Reading it again is allowed. */
+void file_drop_pages(const void *data, size_t n);
 
 /* The whole of a file, pipe or "-" (standard input), NUL-terminated past *size.  The
  * caller frees *out with mem_free.  More than `max` bytes is RUNT_E_FORMAT; a

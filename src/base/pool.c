@@ -1,5 +1,15 @@
-/* Owns the threads.  One job at a time: the caller publishes a function and a new
- * generation number, works on part 0 itself, then waits until every worker reported. */
+/* Owns the threads, how they wait for each other, and how many of them take part.
+ *
+ * A run is published by giving each worker that takes part a new ticket; a barrier, the
+ * same that the function may use, ends it.  Waiting is spinning first, because the next
+ * step is usually microseconds away, and then sleeping, because otherwise a machine
+ * that is shared pays for it.
+ *
+ * A thread that has lost its core to another program makes every barrier last as long
+ * as the scheduler's time slice: two threads then run slower than one.  Each wait that
+ * goes far beyond the work before it is counted as late; two of them within a short
+ * time, or one while more threads are on trial, take a thread out of the following
+ * runs. */
 #include "base/pool.h"
 
 #include "base/cpu.h"
@@ -9,27 +19,53 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <string.h>
+#include <time.h>
 
-/* Spins before sleeping: about 20 microseconds, longer than the serial work between two
- * matrix products of a token, shorter than anything a person would notice as load. */
-enum { N_SPINS = 2000 };
+/* Pauses before sleeping: at 20 to 40 ns each, longer than what lies between two
+ * products of a token (a barrier) or two tokens (a worker without work). */
+enum { BARRIER_SPINS = 2000, IDLE_SPINS = 8000 };
+
+/* Nanoseconds.  LATE is above a wake-up and below a time slice; a wait is late when it
+ * is also longer than the work before it, because parts of a run may differ in size. */
+enum {
+    LATE = 500 * 1000,
+    LATE_AGAIN = 50 * 1000 * 1000,
+    HOLD_MIN = 64 * 1000 * 1000,
+    HOLD_MAX = 1024 * 1000 * 1000,
+};
 
 struct worker {
     struct pool *pool;
     unsigned index;
     pthread_t thread;
+    int64_t left;       /* when it left its last barrier */
+    atomic_uint ticket; /* changes when there is a run for this worker */
+    atomic_bool sleeping;
+    pthread_mutex_t lock;
+    pthread_cond_t wake;
 };
 
 struct pool {
-    unsigned n;
-    atomic_uint generation; /* of the job that is published */
-    atomic_uint n_left;     /* workers that have not finished it */
+    unsigned n; /* threads, the caller's included */
     atomic_bool stop;
-    void (*fn)(void *ctx, unsigned i, unsigned n);
+    pool_fn *fn;
     void *ctx;
+
+    /* the barrier of n_active threads */
+    unsigned n_active;
+    _Alignas(64) atomic_uint n_arrived;
+    _Alignas(64) atomic_uint phase;
+    atomic_uint n_sleeping;
     pthread_mutex_t lock;
-    pthread_cond_t wake, done;
+    pthread_cond_t wake;
+
+    /* how many threads take part */
+    atomic_uint n_late;
+    unsigned n_free; /* in the next pool_run_free */
+    int64_t last_late, until, hold;
+
     struct worker workers[];
 };
 
@@ -42,38 +78,90 @@ static void relax(void)
 #endif
 }
 
+static int64_t now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+/* Spinning has failed: sleep until the phase changes, and say so if that was late. */
+static void sleep_until(struct pool *p, struct worker *w, unsigned phase)
+{
+    int64_t start = now();
+    pthread_mutex_lock(&p->lock);
+    atomic_fetch_add(&p->n_sleeping, 1);
+    while (atomic_load(&p->phase) == phase)
+        pthread_cond_wait(&p->wake, &p->lock);
+    atomic_fetch_sub(&p->n_sleeping, 1);
+    pthread_mutex_unlock(&p->lock);
+    int64_t waited = now() - start;
+    if (waited > LATE && waited > start - w->left)
+        atomic_fetch_add(&p->n_late, 1);
+}
+
+static void wait_for_all(struct pool *p, struct worker *w)
+{
+    unsigned phase = atomic_load(&p->phase);
+    if (atomic_fetch_add(&p->n_arrived, 1) + 1 == p->n_active) {
+        atomic_store(&p->n_arrived, 0);
+        atomic_store(&p->phase, phase + 1);
+        if (atomic_load(&p->n_sleeping)) {
+            pthread_mutex_lock(&p->lock);
+            pthread_cond_broadcast(&p->wake);
+            pthread_mutex_unlock(&p->lock);
+        }
+        return;
+    }
+    for (int i = 0; i < BARRIER_SPINS; i++) {
+        if (atomic_load_explicit(&p->phase, memory_order_acquire) != phase)
+            return;
+        relax();
+    }
+    sleep_until(p, w, phase);
+}
+
+void pool_barrier(struct pool *p, unsigned i)
+{
+    if (!p || p->n_active < 2)
+        return;
+    wait_for_all(p, &p->workers[i]);
+    p->workers[i].left = now();
+}
+
 static void *work(void *arg)
 {
     struct worker *w = arg;
     struct pool *p = w->pool;
     unsigned seen = 0;
     for (;;) {
-        for (int i = 0; i < N_SPINS && atomic_load(&p->generation) == seen; i++)
+        for (int i = 0; i < IDLE_SPINS && atomic_load(&w->ticket) == seen; i++)
             relax();
-        if (atomic_load(&p->generation) == seen) {
-            pthread_mutex_lock(&p->lock);
-            while (atomic_load(&p->generation) == seen)
-                pthread_cond_wait(&p->wake, &p->lock);
-            pthread_mutex_unlock(&p->lock);
+        if (atomic_load(&w->ticket) == seen) {
+            pthread_mutex_lock(&w->lock);
+            atomic_store(&w->sleeping, true);
+            while (atomic_load(&w->ticket) == seen)
+                pthread_cond_wait(&w->wake, &w->lock);
+            atomic_store(&w->sleeping, false);
+            pthread_mutex_unlock(&w->lock);
         }
-        seen = atomic_load(&p->generation);
+        seen = atomic_load(&w->ticket);
         if (atomic_load(&p->stop))
             return NULL;
-        p->fn(p->ctx, w->index, p->n);
-        if (atomic_fetch_sub(&p->n_left, 1) == 1) {
-            pthread_mutex_lock(&p->lock);
-            pthread_cond_signal(&p->done);
-            pthread_mutex_unlock(&p->lock);
-        }
+        w->left = now();
+        p->fn(p->ctx, w->index, p->n_active);
+        pool_barrier(p, w->index);
     }
 }
 
-static void publish(struct pool *p)
+static void call(struct worker *w)
 {
-    pthread_mutex_lock(&p->lock);
-    atomic_fetch_add(&p->generation, 1);
-    pthread_cond_broadcast(&p->wake);
-    pthread_mutex_unlock(&p->lock);
+    atomic_fetch_add(&w->ticket, 1);
+    if (atomic_load(&w->sleeping)) {
+        pthread_mutex_lock(&w->lock);
+        pthread_cond_signal(&w->wake);
+        pthread_mutex_unlock(&w->lock);
+    }
 }
 
 int pool_create(unsigned n, struct pool **out, struct runt_err *err)
@@ -85,23 +173,31 @@ int pool_create(unsigned n, struct pool **out, struct runt_err *err)
     if (n > POOL_MAX_THREADS)
         return err_set(err, RUNT_E_INVALID, "%u threads: the limit is %d", n,
                        POOL_MAX_THREADS);
-    struct pool *p = mem_zalloc(sizeof *p + n * sizeof p->workers[0]);
+    size_t bytes = sizeof(struct pool) + n * sizeof(struct worker);
+    struct pool *p = mem_aligned(bytes);
     if (!p)
         return err_nomem(err, "the thread pool");
+    memset(p, 0, bytes);
     pthread_mutex_init(&p->lock, NULL);
     pthread_cond_init(&p->wake, NULL);
-    pthread_cond_init(&p->done, NULL);
     for (p->n = 1; p->n < n; p->n++) {
         struct worker *w = &p->workers[p->n];
-        *w = (struct worker){.pool = p, .index = p->n};
+        w->pool = p;
+        w->index = p->n;
+        pthread_mutex_init(&w->lock, NULL);
+        pthread_cond_init(&w->wake, NULL);
         int e = pthread_create(&w->thread, NULL, work, w);
         if (e) {
+            pthread_mutex_destroy(&w->lock);
+            pthread_cond_destroy(&w->wake);
             int rc = err_set(err, RUNT_E_IO, "cannot start thread %u of %u: %s",
                              p->n + 1, n, strerror(e));
             pool_destroy(p);
             return rc;
         }
     }
+    p->n_free = p->n;
+    p->hold = HOLD_MIN;
     *out = p;
     return 0;
 }
@@ -111,10 +207,13 @@ void pool_destroy(struct pool *p)
     if (!p)
         return;
     atomic_store(&p->stop, true);
-    publish(p);
-    for (unsigned i = 1; i < p->n; i++)
-        pthread_join(p->workers[i].thread, NULL);
-    pthread_cond_destroy(&p->done);
+    for (unsigned i = 1; i < p->n; i++) {
+        struct worker *w = &p->workers[i];
+        call(w);
+        pthread_join(w->thread, NULL);
+        pthread_cond_destroy(&w->wake);
+        pthread_mutex_destroy(&w->lock);
+    }
     pthread_cond_destroy(&p->wake);
     pthread_mutex_destroy(&p->lock);
     mem_free(p);
@@ -125,23 +224,56 @@ unsigned pool_n_threads(const struct pool *p)
     return p ? p->n : 1;
 }
 
-void pool_run(struct pool *p, void (*fn)(void *ctx, unsigned i, unsigned n), void *ctx)
+static void run_on(struct pool *p, unsigned n, pool_fn *fn, void *ctx)
 {
-    if (!p || p->n == 1) {
+    p->fn = fn;
+    p->ctx = ctx;
+    p->n_active = n;
+    for (unsigned i = 1; i < n; i++)
+        call(&p->workers[i]);
+    p->workers[0].left = n > 1 ? now() : 0;
+    fn(ctx, 0, n);
+    pool_barrier(p, 0);
+}
+
+void pool_run(struct pool *p, pool_fn *fn, void *ctx)
+{
+    if (p)
+        run_on(p, p->n, fn, ctx);
+    else
+        fn(ctx, 0, 1);
+}
+
+/* After a run: fewer threads if one came late, one more when the time is up.  A trial
+ * that fails doubles the time to the next; one that lasts brings it back. */
+static void adapt(struct pool *p)
+{
+    bool late = atomic_exchange(&p->n_late, 0) > 0;
+    if (!late && p->n_free == p->n && p->hold == HOLD_MIN)
+        return;
+    int64_t t = now();
+    if (late) {
+        bool trial = p->hold > HOLD_MIN, again = t - p->last_late < LATE_AGAIN;
+        p->last_late = t;
+        if (!(trial || again) || p->n_free == 1)
+            return;
+        p->n_free--;
+        p->until = t + p->hold;
+        p->hold = p->hold < HOLD_MAX ? 2 * p->hold : HOLD_MAX;
+    } else if (p->n_free < p->n && t >= p->until) {
+        p->n_free++;
+        p->until = t + LATE_AGAIN;
+    } else if (p->n_free == p->n && t >= p->until) {
+        p->hold = HOLD_MIN;
+    }
+}
+
+void pool_run_free(struct pool *p, pool_fn *fn, void *ctx)
+{
+    if (!p) {
         fn(ctx, 0, 1);
         return;
     }
-    p->fn = fn;
-    p->ctx = ctx;
-    atomic_store(&p->n_left, p->n - 1);
-    publish(p);
-    fn(ctx, 0, p->n);
-    for (int i = 0; i < N_SPINS && atomic_load(&p->n_left); i++)
-        relax();
-    if (atomic_load(&p->n_left)) {
-        pthread_mutex_lock(&p->lock);
-        while (atomic_load(&p->n_left))
-            pthread_cond_wait(&p->done, &p->lock);
-        pthread_mutex_unlock(&p->lock);
-    }
+    run_on(p, p->n_free, fn, ctx);
+    adapt(p);
 }

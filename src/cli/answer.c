@@ -2,6 +2,7 @@
 #include "cli/answer.h"
 
 #include "base/err.h"
+#include "base/file.h"
 #include "base/mem.h"
 
 #include <string.h>
@@ -62,11 +63,6 @@ int timeline_open(struct timeline *t, const runt_model *m,
     int rc = runt_session_open(m, so, &t->session, err);
     if (!rc)
         rc = runt_sampler_new(sa, info.n_vocab, &t->sampler, err);
-    if (!rc) {
-        t->tokens = mem_array(runt_session_n_ctx(t->session), sizeof *t->tokens);
-        if (!t->tokens)
-            rc = err_nomem(err, "the context");
-    }
     if (rc)
         timeline_close(t);
     return rc;
@@ -76,23 +72,20 @@ void timeline_close(struct timeline *t)
 {
     runt_session_close(t->session);
     runt_sampler_free(t->sampler);
-    mem_free(t->tokens);
     *t = (struct timeline){0};
 }
 
-/* A long text in pieces, so that Ctrl-C is heard between them. */
+/* A long text in pieces, so that Ctrl-C is heard between them.  `tokens` may be the
+ * session's own, further on than where they go. */
 static int feed_pieces(struct timeline *t, const int32_t *tokens, size_t n,
                        struct runt_err *err)
 {
-    enum { PIECE = 64 };
-    int32_t *own =
-        t->tokens + runt_session_pos(t->session); /* `tokens` may overlap it */
-    memmove(own, tokens, n * sizeof *tokens);
+    enum { PIECE = 256 };
     for (size_t i = 0; i < n; i += PIECE) {
         if (i && cli_interrupted())
             return err_set(err, RUNT_E_INTERRUPTED, "interrupted");
         size_t k = n - i < PIECE ? n - i : PIECE;
-        int rc = runt_session_feed(t->session, own + i, k, err);
+        int rc = runt_session_feed(t->session, tokens + i, k, err);
         if (rc)
             return rc;
     }
@@ -113,7 +106,8 @@ static int make_room(struct timeline *t, size_t n, struct runt_err *err)
         drop = pos;
     t->n_dropped += drop;
     runt_session_rewind(t->session, 0);
-    return pos > drop ? feed_pieces(t, t->tokens + drop, pos - drop, err) : 0;
+    const int32_t *tokens = runt_session_seq_tokens(t->session, 0);
+    return pos > drop ? feed_pieces(t, tokens + drop, pos - drop, err) : 0;
 }
 
 int timeline_feed(struct timeline *t, const int32_t *tokens, size_t n,
@@ -137,14 +131,28 @@ int timeline_feed(struct timeline *t, const int32_t *tokens, size_t n,
 int timeline_set(struct timeline *t, const int32_t *tokens, size_t n,
                  struct runt_err *err)
 {
-    size_t pos = runt_session_pos(t->session), same = 0;
-    while (same < pos && same + 1 < n && t->tokens[same] == tokens[same])
-        same++;
-    runt_session_rewind(t->session, (uint32_t)same);
+    uint32_t same = runt_session_match(t->session, 0, tokens, n);
+    t->n_reused = same;
     runt_sampler_forget(t->sampler);
     for (size_t i = 0; i < n; i++)
         runt_sampler_accept(t->sampler, tokens[i]);
     return feed_pieces(t, tokens + same, n - same, err);
+}
+
+int timeline_prompt(struct timeline *t, const char *path, const int32_t *tokens,
+                    size_t n, struct runt_err *err)
+{
+    size_t n_ctx = runt_session_n_ctx(t->session);
+    if (!path || n > n_ctx - (n_ctx > 1)) /* what gets cut cannot be found again */
+        return timeline_feed(t, tokens, n, err);
+    int rc = file_exists(path) ? runt_session_restore(t->session, 0, path, err) : 0;
+    if (rc)
+        return rc;
+    size_t had = runt_session_pos(t->session);
+    rc = timeline_set(t, tokens, n, err);
+    /* one that goes on beyond this prompt serves longer prompts, too */
+    bool whole = t->n_reused + 1 == n && had >= n;
+    return rc || whole ? rc : runt_session_save(t->session, 0, path, err);
 }
 
 /* Keep of the drawn tokens those whose bytes were shown whole: a stop text that began

@@ -79,13 +79,13 @@ struct token_list {
 int token_list_put(struct token_list *l, const int32_t *ids, size_t n,
                    struct runt_err *err);
 
-/* One timeline with the tokens that it holds, so that it can be cut and fed again. */
+/* A session of one sequence and what draws its tokens. */
 struct timeline {
     const runt_model *model;
     runt_session *session;
     runt_sampler *sampler;
-    int32_t *tokens;  /* [n_ctx] fed so far */
     size_t n_dropped; /* tokens dropped so far to make room */
+    size_t n_reused;  /* tokens that the last timeline_set had not to compute */
 };
 int timeline_open(struct timeline *t, const runt_model *m,
                   const struct runt_session_options *so,
@@ -102,6 +102,13 @@ int timeline_feed(struct timeline *t, const int32_t *tokens, size_t n,
  * computed again.  n is 1 to n_ctx. */
 int timeline_set(struct timeline *t, const int32_t *tokens, size_t n,
                  struct runt_err *err);
+
+/* Start from a prompt with the help of a file (NULL: none) that keeps it computed: what
+ * the file and the prompt have in common is not computed again, and the file is written
+ * anew when it does not hold the whole prompt.  A file that is something else is an
+ * error, not overwritten.  A prompt longer than the context goes without. */
+int timeline_prompt(struct timeline *t, const char *path, const int32_t *tokens,
+                    size_t n, struct runt_err *err);
 
 enum answer_end { ANSWER_EOS, ANSWER_STOP, ANSWER_LENGTH, ANSWER_INTERRUPTED };
 struct answer {

@@ -3,6 +3,7 @@
 #include "cli/chat.h"
 
 #include "base/err.h"
+#include "base/file.h"
 #include "base/mem.h"
 #include "cli/chat_template.h"
 #include "cli/convert.h"
@@ -384,10 +385,14 @@ int chat_run(const char *path, const struct chat_options *o, struct runt_err *er
         choose_template(&c);
     if (!rc)
         rc = timeline_open(&c.timeline, c.model, &so, &sa, err);
+    if (!rc && o->cache && file_exists(o->cache))
+        rc = runt_session_restore(c.timeline.session, 0, o->cache, err);
     if (!rc)
         rc = line_input_open(&c.input, err);
     if (!rc) {
         rc = talk(&c, err);
+        if (!rc && o->cache && runt_session_pos(c.timeline.session))
+            rc = runt_session_save(c.timeline.session, 0, o->cache, err);
         if (rc == RUNT_E_FORMAT)
             err_prefix(err, "%s", path);
     }

@@ -9,6 +9,7 @@
 struct chat_options {
     struct cli_sampler sampler;
     const char *template_name; /* auto, none, turns, chatml */
+    const char *cache;         /* file that keeps the conversation computed, or NULL */
     int64_t n_max, n_ctx, n_threads;
 };
 struct chat_options chat_defaults(void);
@@ -34,6 +35,15 @@ int chat_check(const struct cli_verb *v, const struct chat_options *o);
          "NAME",                                                                     \
          "auto (from the file), "                                                    \
          "none (plain continuation), turns (User:/Bot:), chatml",                    \
+         0,                                                                          \
+         0},                                                                         \
+        {"--prompt-cache",                                                           \
+         NULL,                                                                       \
+         CLI_STR,                                                                    \
+         &(c).cache,                                                                 \
+         "FILE",                                                                     \
+         "keep the conversation computed in FILE, and "                              \
+         "start from what it holds",                                                 \
          0,                                                                          \
          0},                                                                         \
         CLI_SAMPLER_OPTIONS((c).sampler),                                            \

@@ -18,12 +18,13 @@ const struct cli_verb verb_generate = {
     .usage = "generate -m MODEL -p TEXT [options]",
     .example =
         "runt generate -m gpt2-q4.gguf -p \"Once upon a time\" -n 100 -s 1\n"
-        "runt generate -m gpt2-q4.gguf -f prompt.txt --temp 0 --stop \"The end\"",
+        "runt generate -m gpt2-q4.gguf -f prompt.txt --temp 0 --stop \"The end\"\n"
+        "runt generate -m gpt2-q4.gguf -f prompt.txt --prompt-cache prompt.kv",
     .run = run,
 };
 
 struct request {
-    const char *prompt, *model_name;
+    const char *prompt, *model_name, *cache;
     int64_t n_max, n_ctx, n_threads;
     bool hide_prompt, ignore_eos, special;
     enum cli_format format;
@@ -31,13 +32,14 @@ struct request {
     struct cli_sampler sampler;
 };
 
-static void print_json(const struct stream *s, size_t n_prompt, size_t n_dropped,
-                       const struct answer *a, double prompt_seconds)
+static void print_json(const struct stream *s, size_t n_prompt,
+                       const struct timeline *t, const struct answer *a,
+                       double prompt_seconds)
 {
     static const char *const ends[] = {"eos", "stop", "length", "interrupted"};
     printf("{\"text\":");
     cli_json_str(stdout, s->text.data ? s->text.data : "", s->text.len);
-    printf(",\"dropped_tokens\":%zu", n_dropped);
+    printf(",\"dropped_tokens\":%zu,\"cached_tokens\":%zu", t->n_dropped, t->n_reused);
     printf(",\"prompt_tokens\":%zu,\"prompt_seconds\":%.6f,\"tokens\":%zu,"
            "\"seconds\":%.6f,\"tokens_per_second\":%.3f,\"end\":\"%s\","
            "\"peak_bytes\":%zu}\n",
@@ -94,18 +96,19 @@ static int generate(const struct request *q, size_t n_text, struct runt_err *err
         stream_free(&echo);
     }
     double t0 = cli_seconds();
-    rc = timeline_feed(&t, ids, n, err);
+    rc = timeline_prompt(&t, q->cache, ids, n, err);
     double prompt_seconds = cli_seconds() - t0;
-    if (!rc)
+    if (!rc) {
         rc = timeline_answer(&t, (size_t)q->n_max, q->ignore_eos, &s, NULL, &a, err);
+        if (rc == RUNT_E_FORMAT)
+            err_prefix(err, "%s", q->model_name);
+    }
     if (s.out && (n_text || s.text.len))
         putchar('\n');
-    if (rc == RUNT_E_FORMAT)
-        err_prefix(err, "%s", q->model_name);
     if (rc)
         goto out;
     if (q->format == CLI_JSON)
-        print_json(&s, n, t.n_dropped, &a, prompt_seconds);
+        print_json(&s, n, &t, &a, prompt_seconds);
     if (t.n_dropped)
         fprintf(stderr, "(the context of %u tokens was full: dropped the oldest)\n",
                 runt_session_n_ctx(t.session));
@@ -145,6 +148,8 @@ static int run(int argc, char **argv)
          "names of control tokens in the prompt mean those tokens", 0, 0},
         {"--no-display-prompt", NULL, CLI_FLAG, &q.hide_prompt, NULL,
          "print only what is drawn", 0, 0},
+        {"--prompt-cache", NULL, CLI_STR, &q.cache, "FILE",
+         "keep the prompt computed in FILE, and start from what it holds", 0, 0},
         {"--output", "-o", CLI_STR, &format_name, "FORMAT",
          "text or json (with figures)", 0, 0},
         {"--threads", "-t", CLI_INT, &q.n_threads, "N", "threads, 0: one for each core",

@@ -6,6 +6,7 @@
 #include "cli/verbs.h"
 #include "import/import.h"
 #include "model/model.h"
+#include "model/model_vocab.h"
 
 #include <string.h>
 #include <strings.h>
@@ -44,8 +45,9 @@ static int write_gguf(const char *path, const struct gpt2_shape *s,
     int rc = gguf_writer_create(&w, err);
     if (rc)
         return rc;
-    model_write_meta(w, s, v, "random");
-    rc = quant_write(src, w, path, o, &report, err);
+    rc = model_write_meta_for(w, s, v, "random", o->fmt, err);
+    if (!rc)
+        rc = quant_write(src, w, path, o, &report, err);
     cli_progress_done();
     convert_print_notes(stderr, &report);
     quant_report_free(&report);

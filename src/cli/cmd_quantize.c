@@ -4,8 +4,8 @@
 #include "cli/convert.h"
 #include "cli/verbs.h"
 #include "model/model.h"
+#include "model/model_vocab.h"
 
-#include <string.h>
 #include <sys/stat.h>
 
 static int run(int argc, char **argv);
@@ -19,7 +19,8 @@ const struct cli_verb verb_quantize = {
     .run = run,
 };
 
-/* The input's metadata, pair by pair; quant_write then corrects the type. */
+/* The input's metadata, the vocabulary in the type's form; quant_write then corrects
+ * the type. */
 static int quantize(const char *in, const char *out, const struct quant_options *o,
                     struct quant_report *report, struct runt_err *err)
 {
@@ -33,14 +34,9 @@ static int quantize(const char *in, const char *out, const struct quant_options 
         rc = gguf_writer_create(&w, err);
     if (rc)
         goto out;
-    for (size_t i = 0; i < g->n_kv; i++) {
-        struct gguf_str key = g->kv[i].key;
-        /* the writer aligns as it likes */
-        if (key.len != strlen("general.alignment") ||
-            memcmp(key.data, "general.alignment", key.len))
-            gguf_set_kv(w, &g->kv[i]);
-    }
-    rc = quant_write(&g->source, w, out, o, report, err);
+    rc = model_copy_meta(w, g, o->fmt, err);
+    if (!rc)
+        rc = quant_write(&g->source, w, out, o, report, err);
 out:
     gguf_writer_destroy(w);
     gguf_close(g);

@@ -7,7 +7,7 @@
 #include "base/mem.h"
 #include "import/hub.h"
 #include "import/import.h"
-#include "model/model.h"
+#include "model/model_vocab.h"
 
 #include <dirent.h>
 #include <string.h>
@@ -58,8 +58,9 @@ int convert_folder(const char *dir, const char *name, const char *path,
         v.eos = s->eos;
     if (v.bos < 0 && s->bos >= 0 && (size_t)s->bos < v.n_tokens)
         v.bos = s->bos;
-    model_write_meta(w, s, &v, name);
-    rc = copy_template(w, dir, err);
+    rc = model_write_meta_for(w, s, &v, name, o->fmt, err);
+    if (!rc)
+        rc = copy_template(w, dir, err);
     if (!rc)
         rc = quant_write(hf_source(c), w, path, o, report, err);
     char plain[128];
@@ -194,13 +195,13 @@ int convert_type(const struct cli_verb *v, const char *name,
                  const struct fmt_info **out)
 {
     *out = fmt_by_name(name);
-    if (*out && (*out)->encode)
+    if (*out && (*out)->is_written)
         return 0;
     if (*out)
         return cli_misuse(v, "%s is read but not written", (*out)->name);
     char list[256] = "";
     for (size_t i = 0; fmt_at(i); i++)
-        if (fmt_at(i)->encode)
+        if (fmt_at(i)->is_written)
             snprintf(list + strlen(list), sizeof list - strlen(list), "%s%s",
                      i ? ", " : "", fmt_at(i)->name);
     return cli_misuse(v, "unknown type '%s'; the types are %s", name, list);
@@ -244,7 +245,12 @@ void convert_print_notes(FILE *f, const struct quant_report *r)
 {
     for (size_t i = 0; i < r->n_tensors; i++) {
         const struct quant_tensor_report *t = &r->tensors[i];
-        if (t->to != t->wanted)
+        if (t->to != t->wanted && t->wanted->tile_rows > 1)
+            fprintf(f,
+                    "note: %s becomes %s: a vector of %llu numbers fills no %s tile\n",
+                    t->desc.name, t->to->name, (unsigned long long)t->desc.n_cols,
+                    t->wanted->name);
+        else if (t->to != t->wanted)
             fprintf(
                 f,
                 "note: %s becomes %s: rows of %llu numbers are not whole %s blocks of "

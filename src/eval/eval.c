@@ -126,7 +126,7 @@ static int do_window(struct walk *w, size_t index, struct runt_err *err)
                          .targets = tokens + at + 1,
                          .n_tokens = n,
                          .out = &w->out};
-        pool_run(w->s->cpu.pool, score_tokens, &p);
+        pool_run(w->s->pool, score_tokens, &p);
         for (unsigned i = 0; i < POOL_MAX_THREADS; i++)
             if (p.broken[i])
                 return err_set(err, RUNT_E_FORMAT,

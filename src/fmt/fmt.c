@@ -1,7 +1,7 @@
 /* Owns the type table and single-number conversions. */
-#include "fmt/fmt_impl.h"
-
 #include "base/mem.h"
+#include "fmt/fmt_impl.h"
+#include "fmt/r4.h"
 
 #include <string.h>
 #include <strings.h>
@@ -109,18 +109,19 @@ static void bf16_decode(const void *blocks, float *x, size_t n)
     }
 }
 
-/* The last column is llama.cpp's general.file_type for "mostly this type". */
 static const struct fmt_info table[] = {
-    {"F32", FMT_F32, 1, 4, true, 0, f32_encode, f32_decode},
-    {"F16", FMT_F16, 1, 2, true, 1, f16_encode, f16_decode},
-    {"BF16", FMT_BF16, 1, 2, true, 32, bf16_encode, bf16_decode},
-    {"Q8_0", FMT_Q8_0, 32, sizeof(struct q8_0), false, 7, fmt_q8_0_encode,
+    {"F32", FMT_F32, 1, 4, 1, true, true, 0, f32_encode, f32_decode},
+    {"F16", FMT_F16, 1, 2, 1, true, true, 1, f16_encode, f16_decode},
+    {"BF16", FMT_BF16, 1, 2, 1, true, true, 32, bf16_encode, bf16_decode},
+    {"Q8_0", FMT_Q8_0, 32, sizeof(struct q8_0), 1, false, true, 7, fmt_q8_0_encode,
      fmt_q8_0_decode},
-    {"Q4_0", FMT_Q4_0, 32, sizeof(struct q4_0), false, 2, fmt_q4_0_encode,
+    {"Q4_0", FMT_Q4_0, 32, sizeof(struct q4_0), 1, false, true, 2, fmt_q4_0_encode,
      fmt_q4_0_decode},
-    {"Q4_1", FMT_Q4_1, 32, sizeof(struct q4_1), false, 3, fmt_q4_1_encode,
+    {"Q4_1", FMT_Q4_1, 32, sizeof(struct q4_1), 1, false, true, 3, fmt_q4_1_encode,
      fmt_q4_1_decode},
-    {"Q6_K", FMT_Q6_K, QK_K, sizeof(struct q6_k), false, 18, NULL, fmt_q6_k_decode},
+    {"R4", FMT_R4, 1, 0, R4_ROWS, false, true, FMT_R4, NULL, NULL},
+    {"Q6_K", FMT_Q6_K, QK_K, sizeof(struct q6_k), 1, false, false, 18, NULL,
+     fmt_q6_k_decode},
 };
 
 enum { N_FORMATS = sizeof table / sizeof *table };
@@ -148,7 +149,46 @@ const struct fmt_info *fmt_by_name(const char *name)
 
 bool fmt_row_bytes(const struct fmt_info *f, uint64_t n, size_t *bytes)
 {
-    if (n % f->block_len || n / f->block_len > SIZE_MAX)
+    if (f->tile_rows > 1 || n % f->block_len || n / f->block_len > SIZE_MAX)
         return false;
     return size_mul((size_t)(n / f->block_len), f->block_bytes, bytes);
+}
+
+bool fmt_tile_bytes(const struct fmt_info *f, uint64_t n_cols, size_t *bytes)
+{
+    if (f->type != FMT_R4)
+        return fmt_row_bytes(f, n_cols, bytes);
+    if (n_cols > SIZE_MAX / 16) /* a column has 8.25 bytes and the head below 128 */
+        return false;
+    *bytes = r4_tile_bytes((size_t)n_cols);
+    return true;
+}
+
+bool fmt_tensor_bytes(const struct fmt_info *f, uint64_t n_cols, uint64_t n_rows,
+                      size_t *bytes)
+{
+    size_t tile_bytes;
+    uint64_t n_tiles = n_rows / f->tile_rows + (n_rows % f->tile_rows != 0);
+    return n_tiles <= SIZE_MAX && fmt_tile_bytes(f, n_cols, &tile_bytes) &&
+           size_mul(tile_bytes, (size_t)n_tiles, bytes);
+}
+
+void fmt_encode_rows(const struct fmt_info *f, size_t n_cols, size_t n_rows,
+                     const float *x, void *bytes)
+{
+    if (f->type == FMT_R4)
+        fmt_r4_encode(n_cols, n_rows, x, bytes);
+    else /* rows are whole blocks, one after another */
+        f->encode(x, bytes, n_cols * n_rows);
+}
+
+void fmt_decode_row(const struct fmt_info *f, size_t n_cols, const void *tensor,
+                    size_t row, float *out)
+{
+    if (f->type == FMT_R4)
+        fmt_r4_decode_row(n_cols, tensor, row, out);
+    else
+        f->decode((const uint8_t *)tensor +
+                      row * (n_cols / f->block_len) * f->block_bytes,
+                  out, n_cols);
 }

@@ -41,5 +41,8 @@ void fmt_q4_0_encode(const float *x, void *blocks, size_t n);
 void fmt_q4_0_decode(const void *blocks, float *x, size_t n);
 void fmt_q4_1_encode(const float *x, void *blocks, size_t n);
 void fmt_q4_1_decode(const void *blocks, float *x, size_t n);
+/* Whole tiles; a row of them. */
+void fmt_r4_encode(size_t n_cols, size_t n_rows, const float *x, void *tiles);
+void fmt_r4_decode_row(size_t n_cols, const void *tiles, size_t row, float *out);
 
 #endif

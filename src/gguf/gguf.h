@@ -41,8 +41,8 @@ struct gguf_kv {
 
 struct gguf_tensor {
     struct tensor_desc desc; /* desc.fmt is never NULL */
-    const uint8_t *data;     /* n_rows rows of fmt_row_bytes each */
-    size_t bytes, row_bytes;
+    const uint8_t *data;     /* rows for fmt_decode_row */
+    size_t bytes;            /* fmt_tensor_bytes */
 };
 
 struct gguf {

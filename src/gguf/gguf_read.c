@@ -276,8 +276,7 @@ static int parse_tensor(struct gguf_file *f, size_t i, struct cursor *c,
                        "tensor %s: rows of %llu numbers are not whole %s blocks of %u",
                        d->name, (unsigned long long)d->n_cols, d->fmt->name,
                        d->fmt->block_len);
-    if (d->n_rows > SIZE_MAX || !fmt_row_bytes(d->fmt, d->n_cols, &t->row_bytes) ||
-        !size_mul(t->row_bytes, (size_t)d->n_rows, &t->bytes))
+    if (!fmt_tensor_bytes(d->fmt, d->n_cols, d->n_rows, &t->bytes))
         return err_set(err, RUNT_E_FORMAT,
                        "tensor %s: %llu x %llu numbers overflow its size", d->name,
                        (unsigned long long)d->n_cols, (unsigned long long)d->n_rows);
@@ -419,8 +418,9 @@ static int source_rows(const struct tensor_source *s, size_t i, uint64_t row,
         return err_set(err, RUNT_E_INVALID, "%s: tensor %s: rows %llu + %llu of %llu",
                        g->path, d->name, (unsigned long long)row, (unsigned long long)n,
                        (unsigned long long)d->n_rows);
-    /* Rows are whole blocks, one after another: several decode as one. */
-    d->fmt->decode(t->data + (size_t)row * t->row_bytes, out, (size_t)(n * d->n_cols));
+    size_t n_cols = (size_t)d->n_cols;
+    for (size_t k = 0; k < n; k++)
+        fmt_decode_row(d->fmt, n_cols, t->data, (size_t)row + k, out + k * n_cols);
     return 0;
 }
 

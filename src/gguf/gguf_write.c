@@ -220,7 +220,7 @@ void gguf_add_tensor(struct gguf_writer *w, const char *name,
                      const struct fmt_info *fmt, unsigned n_dims, uint64_t n_cols,
                      uint64_t n_rows)
 {
-    size_t len = strlen(name), row_bytes;
+    size_t len = strlen(name);
     if (w->fail.code)
         return;
     if (w->path) {
@@ -244,8 +244,7 @@ void gguf_add_tensor(struct gguf_writer *w, const char *name,
         .desc = {.fmt = fmt, .n_cols = n_cols, .n_rows = n_rows, .n_dims = n_dims}};
     memcpy(t->desc.name, name, len);
     if (n_dims < 1 || n_dims > 2 || (n_dims == 1 && n_rows != 1) || !n_cols ||
-        !n_rows || n_rows > SIZE_MAX || !fmt_row_bytes(fmt, n_cols, &row_bytes) ||
-        !size_mul(row_bytes, (size_t)n_rows, &t->bytes)) {
+        !n_rows || !fmt_tensor_bytes(fmt, n_cols, n_rows, &t->bytes)) {
         err_set(&w->fail, RUNT_E_INVALID,
                 "tensor %s: %u dimensions, %llu columns, %llu rows are no %s tensor",
                 name, n_dims, (unsigned long long)n_cols, (unsigned long long)n_rows,

@@ -8,13 +8,8 @@
  *    operands, so that every lane sees every group.  Lanes start at +0.
  *  - The 16 lanes are reduced by a fixed tree: lane j += lane j + 8 (j < 8), then
  *    + 4, + 2, + 1.  A maximum may be taken in any order.
- *  - Products of block formats are whole numbers inside a block and exact: the 32
- *    products of block b are summed in 8 groups of 4 neighbours (int32); group g is
- *    converted to float (exact: below 2^17) and added to lane 8 * (b % 2) + g with
- *    one fma whose factor is scale_w * scale_x (rounded once).  Q4_1 adds, after that,
- *    the group's sum of activations to the same lane with one fma whose factor is
- *    min_w * scale_x (rounded once).  A row with an odd number of blocks is not
- *    padded: its last block leaves lanes 8 to 15 alone.
+ *  - Block formats are kept in tiles of 16 rows (kern_tile.h); the 16 lanes are the
+ * rows there, and in attention 16 neighbouring positions (kern_attn.h).
  *  - exp, GELU and softmax are our own, from the same operations in the same order.
  *  - Nothing is flushed to zero and every rounding is to nearest even: the caller
  *    leaves the floating-point environment as C starts it.
@@ -31,37 +26,31 @@
 
 #include "base/cpu.h"
 #include "fmt/fmt.h"
+#include "kern/kern_attn.h"
+#include "kern/kern_tile.h"
 
 #include <stddef.h>
 #include <stdint.h>
 
-/* Activations in 8 bits, 32 at a time: value = d * q, d = max|x| / 127, q = x * (127 /
- * max|x|) rounded to nearest even, |q| <= 127.  Where max|x| is below 2^-119, d would
- * be denormal and 127 / max|x| near overflow: such a group counts as zero: d = 0
- * and q = 0. */
-enum { KERN_ACT_LEN = 32 };
-
-struct kern_act {
-    float d;
-    int8_t q[KERN_ACT_LEN];
-};
-
 /* One weight row of n numbers against n_x vectors: out[k * out_stride] = w . x_k for
- * k < n_x.  Vector k starts at (const char *)x + k * x_stride (bytes).  The result of
- * one vector does not depend on n_x.  For float formats x is float[n]; for block
- * formats it is struct kern_act[n / 32] with no q of -128, and n is a multiple of 32.
- * Nothing needs alignment beyond that of its C type; weight rows need none. */
+ * k < n_x.  Vector k starts at (const char *)x + k * x_stride (bytes) and is float[n].
+ * The result of one vector does not depend on n_x.  Nothing needs alignment beyond that
+ * of its C type; weight rows need none. */
 typedef void kern_dot_fn(size_t n, const void *w, const void *x, size_t x_stride,
                          size_t n_x, float *out, size_t out_stride);
 
 struct kern_table {
     enum cpu_level level;
-    kern_dot_fn *dot_f32, *dot_f16, *dot_bf16;   /* x: float */
-    kern_dot_fn *dot_q8_0, *dot_q4_0, *dot_q4_1; /* x: struct kern_act */
+    kern_dot_fn *dot_f32, *dot_f16, *dot_bf16;
+    kern_tile_fn *tile[KERN_N_TILES]; /* by enum kern_tile */
+    struct kern_attn attn[KERN_N_KV]; /* by enum kern_kv */
 
-    /* x[n] -> out[n / 32]; n a multiple of 32.  A NaN or an infinity makes the d of its
-     * group one too. */
+    /* x[n] -> out[kern_n_groups(n)]; the last group is filled up with +0.  A NaN or an
+     * infinity makes the d of its group one too. */
     void (*quantize_act)(size_t n, const float *x, struct kern_act *out);
+    /* layer_norm and then quantize_act, without the floats in between. */
+    void (*layer_norm_act)(size_t n, const float *x, const float *gain,
+                           const float *bias, float eps, struct kern_act *out);
 
     /* out = (x - mean) / sqrt(var + eps) * gain + bias, var biased, two passes, n >= 1;
      * x and out may be the same.  mean = sum(x) / n; d = x - mean; var = sum(d * d) / n
@@ -76,15 +65,7 @@ struct kern_table {
      * value: below 3 ulp for y >= -1, below 2^-24 for y < -1.  -inf gives NaN. */
     void (*gelu)(size_t n, float *x, const float *bias);
 
-    /* x = softmax(scale * x), n >= 1: y = scale * x, e = exp(y - max y), x = e * (1 /
-     * sum e).  -inf gives 0; at least one y must be finite and none +inf, else all are
-     * NaN. */
-    void (*softmax)(size_t n, float *x, float scale);
-
-    void (*add)(size_t n, float *y, const float *x);           /* y += x */
-    void (*axpy)(size_t n, float *y, float a, const float *x); /* y = fma(a, x, y) */
-    /* Exact; a signalling NaN becomes quiet. */
-    void (*decode_f16)(size_t n, const uint16_t *h, float *out);
+    void (*add)(size_t n, float *y, const float *x); /* y += x */
 };
 
 /* The table for a level, filled for what that level lacks from the specification (or
@@ -97,9 +78,8 @@ const struct kern_table *kern_table_for(enum cpu_level level);
  * (NEON as yet) is served by the specification. */
 int kern_table_get(const struct kern_table **out, struct runt_err *err);
 
-/* The dot product for a weight format, NULL when there is none; *int8 tells whether its
- * vectors are struct kern_act. */
-kern_dot_fn *kern_dot_for(const struct kern_table *t, enum fmt_type type, bool *int8);
+/* The dot product for a float format, NULL for the others. */
+kern_dot_fn *kern_dot_for(const struct kern_table *t, enum fmt_type type);
 
 /* e^x as the specification computes it: n = x / ln 2 rounded to nearest even, r = x - n
  * ln 2 in two fma, a polynomial of degree 6 in r by Horner's rule, times 2^n in two

@@ -7,10 +7,6 @@
 
 enum {
     KERN_LANES = 16,
-    KERN_BLOCK = 32,      /* numbers in a block of any block format */
-    KERN_Q8_0_BYTES = 34, /* f16 scale, int8 q[32] */
-    KERN_Q4_0_BYTES = 18, /* f16 scale, 16 bytes: element j low, j + 16 high nibble */
-    KERN_Q4_1_BYTES = 20, /* f16 scale, f16 min, 16 bytes likewise */
     KERN_ACT_MAX_Q = 127,
     KERN_ACT_MIN_BITS = 0x04000000, /* 2^-119 as float32: see struct kern_act */
 };
@@ -35,9 +31,34 @@ enum {
 #define KERN_GELU_C1 -0x1.988454p+0f
 #define KERN_GELU_C3 -0x1.2444f2p-4f
 
+/* The fixed tree of kern.h; uses lane up. */
+float kern_ref_lanes_sum(float lane[KERN_LANES]);
+
+/* Each fills its entries on top of those of the level below; *_tile and *_attn are parts
+ * of the one that they are named after. */
 void kern_fill_ref(struct kern_table *t);
+void kern_fill_ref_tile(struct kern_table *t);
+void kern_fill_ref_attn(struct kern_table *t);
 void kern_fill_avx2(struct kern_table *t);
+void kern_fill_avx2_tile(struct kern_table *t);
+void kern_fill_avx2_attn(struct kern_table *t);
+void kern_fill_avxvnni(struct kern_table *t);
+void kern_fill_avx512vl(struct kern_table *t);
 void kern_fill_avx512(struct kern_table *t);
-void kern_fill_avx512_simde(struct kern_table *t); /* tests: the same file, emulated */
+void kern_fill_avx512_tile(struct kern_table *t);
+void kern_fill_avx512_attn(struct kern_table *t);
+void kern_fill_neon(struct kern_table *t);
+void kern_fill_neon_dot(struct kern_table *t);
+/* Tests: the same files, emulated. */
+void kern_fill_avxvnni_simde(struct kern_table *t);
+void kern_fill_avx512vl_simde(struct kern_table *t);
+void kern_fill_avx512_simde(struct kern_table *t);
+void kern_fill_avx512_tile_simde(struct kern_table *t);
+void kern_fill_avx512_attn_simde(struct kern_table *t);
+
+/* Whichever of two tables multiplies tiles faster on this processor, in about a quarter
+ * of a millisecond. */
+const struct kern_table *kern_table_race(const struct kern_table *a,
+                                         const struct kern_table *b);
 
 #endif

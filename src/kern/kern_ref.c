@@ -28,7 +28,7 @@ static uint16_t load_u16(const uint8_t *p)
     return u;
 }
 
-static float lanes_sum(float lane[KERN_LANES])
+float kern_ref_lanes_sum(float lane[KERN_LANES])
 {
     for (int half = KERN_LANES / 2; half; half /= 2)
         for (int j = 0; j < half; j++)
@@ -69,7 +69,7 @@ static float dot_float(size_t n, const uint8_t *w, size_t size, decode_fn *decod
         for (int j = 0; j < KERN_LANES; j++)
             lane[j] = fmaf(wf[j], xf[j], lane[j]);
     }
-    return lanes_sum(lane);
+    return kern_ref_lanes_sum(lane);
 }
 
 static void dot_f32(size_t n, const void *w, const void *x, size_t x_stride, size_t n_x,
@@ -96,122 +96,57 @@ static void dot_bf16(size_t n, const void *w, const void *x, size_t x_stride,
                                         (const void *)((const char *)x + k * x_stride));
 }
 
-/* ---- rows of blocks ---- */
-
-struct block {
-    float scale, min;
-    int q[KERN_BLOCK]; /* value = scale * q + min */
-};
-
-static void unpack_nibbles(const uint8_t *p, int bias, int q[KERN_BLOCK])
-{
-    for (int j = 0; j < KERN_BLOCK / 2; j++) {
-        q[j] = (p[j] & 15) - bias;
-        q[j + KERN_BLOCK / 2] = (p[j] >> 4) - bias;
-    }
-}
-
-static void unpack(enum fmt_type type, const uint8_t *p, struct block *b)
-{
-    b->scale = fmt_f16_to_f32(load_u16(p));
-    b->min = 0;
-    if (type == FMT_Q4_0) {
-        unpack_nibbles(p + 2, 8, b->q);
-    } else if (type == FMT_Q4_1) {
-        b->min = fmt_f16_to_f32(load_u16(p + 2));
-        unpack_nibbles(p + 4, 0, b->q);
-    } else {
-        int8_t q[KERN_BLOCK];
-        memcpy(q, p + 2, sizeof q);
-        for (int j = 0; j < KERN_BLOCK; j++)
-            b->q[j] = q[j];
-    }
-}
-
-static float dot_blocks(enum fmt_type type, size_t block_bytes, size_t n,
-                        const uint8_t *w, const struct kern_act *x)
-{
-    float lane[KERN_LANES] = {0};
-    for (size_t i = 0; i < n / KERN_BLOCK; i++) {
-        struct block b;
-        unpack(type, w + i * block_bytes, &b);
-        for (int g = 0; g < KERN_BLOCK / 4; g++) {
-            int products = 0, activations = 0;
-            for (int j = 4 * g; j < 4 * g + 4; j++) {
-                products += b.q[j] * x[i].q[j];
-                activations += x[i].q[j];
-            }
-            float *l = &lane[8 * (i % 2) + g];
-            *l = fmaf(b.scale * x[i].d, (float)products, *l);
-            if (type == FMT_Q4_1)
-                *l = fmaf(b.min * x[i].d, (float)activations, *l);
-        }
-    }
-    return lanes_sum(lane);
-}
-
-static void dot_q8_0(size_t n, const void *w, const void *x, size_t x_stride,
-                     size_t n_x, float *out, size_t out_stride)
-{
-    for (size_t k = 0; k < n_x; k++)
-        out[k * out_stride] =
-            dot_blocks(FMT_Q8_0, KERN_Q8_0_BYTES, n, w,
-                       (const void *)((const char *)x + k * x_stride));
-}
-
-static void dot_q4_0(size_t n, const void *w, const void *x, size_t x_stride,
-                     size_t n_x, float *out, size_t out_stride)
-{
-    for (size_t k = 0; k < n_x; k++)
-        out[k * out_stride] =
-            dot_blocks(FMT_Q4_0, KERN_Q4_0_BYTES, n, w,
-                       (const void *)((const char *)x + k * x_stride));
-}
-
-static void dot_q4_1(size_t n, const void *w, const void *x, size_t x_stride,
-                     size_t n_x, float *out, size_t out_stride)
-{
-    for (size_t k = 0; k < n_x; k++)
-        out[k * out_stride] =
-            dot_blocks(FMT_Q4_1, KERN_Q4_1_BYTES, n, w,
-                       (const void *)((const char *)x + k * x_stride));
-}
+/* ---- activations ---- */
 
 /* The maximum is taken on the bits: those of |x| are ordered as the numbers are, and
  * NaN is above infinity, so that it reaches d.  Clamping before the conversion (NaN
  * goes to -127) keeps q in range when 127 / max|x| is 0 or NaN. */
+static void quantize_group(const float x[KERN_GROUP], struct kern_act *out)
+{
+    uint32_t max_bits = 0;
+    memset(out, 0, sizeof *out);
+    for (int j = 0; j < KERN_GROUP; j++) {
+        uint32_t u = bits_of(x[j]) & 0x7fffffff;
+        max_bits = u > max_bits ? u : max_bits;
+    }
+    if (max_bits < KERN_ACT_MIN_BITS)
+        return;
+    float max = float_of(max_bits), inv = KERN_ACT_MAX_Q / max;
+    out->d = max / KERN_ACT_MAX_Q;
+    for (int j = 0; j < KERN_GROUP; j++) {
+        float v = x[j] * inv;
+        v = v > -KERN_ACT_MAX_Q ? v : -KERN_ACT_MAX_Q;
+        v = v < KERN_ACT_MAX_Q ? v : KERN_ACT_MAX_Q;
+        int q = (int)rintf(v), half = j / KERN_HALF, pair = j % 4 / 2;
+        out->q[j] = (int8_t)q;
+        out->sum[half] = (int16_t)(out->sum[half] + q);
+        out->minus8[half][pair] = (int16_t)(out->minus8[half][pair] - 8 * q);
+        out->minus8_both[pair] = (int16_t)(out->minus8_both[pair] - 8 * q);
+    }
+}
+
 static void quantize_act(size_t n, const float *x, struct kern_act *out)
 {
-    for (; n >= KERN_ACT_LEN; n -= KERN_ACT_LEN, x += KERN_ACT_LEN, out++) {
-        uint32_t max_bits = 0;
-        for (int j = 0; j < KERN_ACT_LEN; j++) {
-            uint32_t u = bits_of(x[j]) & 0x7fffffff;
-            max_bits = u > max_bits ? u : max_bits;
-        }
-        memset(out, 0, sizeof *out);
-        if (max_bits < KERN_ACT_MIN_BITS)
-            continue;
-        float max = float_of(max_bits), inv = KERN_ACT_MAX_Q / max;
-        out->d = max / KERN_ACT_MAX_Q;
-        for (int j = 0; j < KERN_ACT_LEN; j++) {
-            float v = x[j] * inv;
-            v = v > -KERN_ACT_MAX_Q ? v : -KERN_ACT_MAX_Q;
-            v = v < KERN_ACT_MAX_Q ? v : KERN_ACT_MAX_Q;
-            out->q[j] = (int8_t)rintf(v);
-        }
+    for (size_t i = 0; i < n; i += KERN_GROUP) {
+        float group[KERN_GROUP] = {0};
+        memcpy(group, x + i, (n - i < KERN_GROUP ? n - i : KERN_GROUP) * sizeof *x);
+        quantize_group(group, out++);
     }
 }
 
 /* ---- norm, GELU, softmax ---- */
 
-static void layer_norm(size_t n, const float *x, const float *gain, const float *bias,
-                       float eps, float *out)
+struct norm {
+    float mean, inv;
+};
+
+static struct norm norm_of(size_t n, const float *x, float eps)
 {
     float lane[KERN_LANES] = {0};
     for (size_t i = 0; i < n; i += KERN_LANES)
         for (size_t j = 0; j < KERN_LANES; j++)
             lane[j] += i + j < n ? x[i + j] : 0;
-    float mean = lanes_sum(lane) / (float)n;
+    float mean = kern_ref_lanes_sum(lane) / (float)n;
 
     memset(lane, 0, sizeof lane);
     for (size_t i = 0; i < n; i += KERN_LANES) {
@@ -220,10 +155,28 @@ static void layer_norm(size_t n, const float *x, const float *gain, const float 
             lane[j] = fmaf(d, d, lane[j]);
         }
     }
-    float var = lanes_sum(lane) / (float)n;
-    float inv = 1 / sqrtf(var + eps);
+    float var = kern_ref_lanes_sum(lane) / (float)n;
+    return (struct norm){mean, 1 / sqrtf(var + eps)};
+}
+
+static void layer_norm(size_t n, const float *x, const float *gain, const float *bias,
+                       float eps, float *out)
+{
+    struct norm m = norm_of(n, x, eps);
     for (size_t i = 0; i < n; i++)
-        out[i] = fmaf((x[i] - mean) * inv, gain[i], bias[i]);
+        out[i] = fmaf((x[i] - m.mean) * m.inv, gain[i], bias[i]);
+}
+
+static void layer_norm_act(size_t n, const float *x, const float *gain,
+                           const float *bias, float eps, struct kern_act *out)
+{
+    struct norm m = norm_of(n, x, eps);
+    for (size_t i = 0; i < n; i += KERN_GROUP) {
+        float group[KERN_GROUP] = {0};
+        for (size_t j = 0; j < KERN_GROUP && i + j < n; j++)
+            group[j] = fmaf((x[i + j] - m.mean) * m.inv, gain[i + j], bias[i + j]);
+        quantize_group(group, out++);
+    }
 }
 
 /* The comparisons are written so that NaN passes through them.  u is n + 256, never
@@ -255,47 +208,12 @@ static void gelu(size_t n, float *x, const float *bias)
     }
 }
 
-static void softmax(size_t n, float *x, float scale)
-{
-    float max = -INFINITY, lane[KERN_LANES] = {0};
-    for (size_t i = 0; i < n; i++) {
-        float y = scale * x[i];
-        max = y > max ? y : max;
-    }
-    for (size_t i = 0; i < n; i += KERN_LANES) {
-        for (size_t j = 0; j < KERN_LANES; j++) {
-            float e = 0;
-            if (i + j < n)
-                x[i + j] = e = kern_ref_expf(scale * x[i + j] - max);
-            lane[j] += e;
-        }
-    }
-    float inv = 1 / lanes_sum(lane);
-    for (size_t i = 0; i < n; i++)
-        x[i] *= inv;
-}
-
 /* ---- element by element ---- */
 
 static void add(size_t n, float *y, const float *x)
 {
     for (size_t i = 0; i < n; i++)
         y[i] += x[i];
-}
-
-static void axpy(size_t n, float *y, float a, const float *x)
-{
-    for (size_t i = 0; i < n; i++)
-        y[i] = fmaf(a, x[i], y[i]);
-}
-
-/* Every conversion instruction makes a signalling NaN quiet; so does this. */
-static void decode_f16(size_t n, const uint16_t *h, float *out)
-{
-    for (size_t i = 0; i < n; i++) {
-        bool nan = (h[i] & 0x7fff) > 0x7c00;
-        out[i] = fmt_f16_to_f32(nan ? h[i] | 0x200 : h[i]);
-    }
 }
 
 void kern_fill_ref(struct kern_table *t)
@@ -305,15 +223,12 @@ void kern_fill_ref(struct kern_table *t)
         .dot_f32 = dot_f32,
         .dot_f16 = dot_f16,
         .dot_bf16 = dot_bf16,
-        .dot_q8_0 = dot_q8_0,
-        .dot_q4_0 = dot_q4_0,
-        .dot_q4_1 = dot_q4_1,
         .quantize_act = quantize_act,
         .layer_norm = layer_norm,
+        .layer_norm_act = layer_norm_act,
         .gelu = gelu,
-        .softmax = softmax,
         .add = add,
-        .axpy = axpy,
-        .decode_f16 = decode_f16,
     };
+    kern_fill_ref_tile(t);
+    kern_fill_ref_attn(t);
 }

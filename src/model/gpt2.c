@@ -1,86 +1,158 @@
 /* Owns the order of operations of GPT-2 (Radford et al. 2019): embeddings, n_layer
  * blocks of attention and feed-forward with the norm before each (pre-LN), final norm,
- * head. Shapes: T tokens of this pass, E width, F feed-forward width, V vocabulary. */
+ * head.  Every thread runs forward() from top to bottom; cpu_sync stands where a step
+ * reads what other threads made in the step before.  Shapes: T tokens of this pass, E
+ * width, F feed-forward width, V vocabulary. */
 #include "model/model.h"
 
 #include <string.h>
 
-/* x[t] = token_embd[token] + position_embd[pos + t] */
-static void embed(struct runt_session *s, const int32_t *tokens, size_t n)
+/* One thread's view of a pass. */
+struct part {
+    struct runt_session *s;
+    const struct model_pass *p;
+    struct cpu_thread t;
+};
+
+static uint64_t ops_of(const struct cpu_matrix *w, size_t n)
 {
-    const struct runt_model *m = s->model;
-    size_t e = m->shape.n_embd;
-    const struct cpu_matrix *te = &m->token_embd, *pe = &m->position_embd;
-    for (size_t t = 0; t < n; t++) {
-        float *x = s->x + t * e, *p = s->h;
-        te->fmt->decode(te->data + (size_t)tokens[t] * te->row_bytes, x, e);
-        pe->fmt->decode(pe->data + (s->pos + t) * pe->row_bytes, p, e);
-        m->kern->add(e, x, p);
-    }
+    return 2 * (uint64_t)w->n_rows * w->n_cols * n;
 }
 
-/* h [T][E] -> tmp [T][E]; appends this pass's keys and values to layer l's cache. */
-static void attention(struct runt_session *s, size_t l, size_t n)
+/* x[t] = token_embd[token] + position_embd[pos + t].  A single token is thread 0's. */
+static void embed(struct part *a)
 {
-    const struct model_block *b = &s->model->blocks[l];
-    size_t e = s->model->shape.n_embd, layer = l * s->n_ctx * e;
-    float *keys = s->keys + layer, *values = s->values + layer;
-    cpu_matmul(&s->cpu, &b->qkv.weight, s->h, n, s->act, b->qkv.bias, s->qkv);
-    for (size_t t = 0; t < n; t++) {
-        const float *qkv = s->qkv + t * 3 * e;
-        memcpy(keys + (s->pos + t) * e, qkv + e, e * sizeof *qkv);
-        memcpy(values + (s->pos + t) * e, qkv + 2 * e, e * sizeof *qkv);
+    const struct runt_model *m = a->s->model;
+    size_t e = m->shape.n_embd, begin = 0, end = a->p->n;
+    const struct model_table *te = &m->token_embd, *pe = &m->position_embd;
+    pool_range(a->p->n, 1, a->t.i, a->t.n, &begin, &end);
+    for (size_t i = 0; i < a->p->n_spans; i++) {
+        const struct cpu_span *s = &a->p->spans[i];
+        for (size_t k = s->first < begin ? begin : s->first;
+             k < end && k < s->first + s->n; k++) {
+            float *x = a->s->x + k * e;
+            fmt_decode_row(te->fmt, e, te->data, (size_t)a->p->tokens[k], x);
+            fmt_decode_row(pe->fmt, e, pe->data, s->pos + k - s->first, a->t.block);
+            m->kern->add(e, x, a->t.block);
+        }
     }
-    struct cpu_attention a = {
-        .n_tokens = n,
-        .pos = s->pos,
-        .n_embd = e,
+    cpu_mark(&a->t, CPU_EMBED, a->p->n * (te->row_bytes + pe->row_bytes), 0);
+    cpu_sync(&a->t);
+}
+
+static struct cpu_input norm(struct part *a, const struct cpu_matrix *w, size_t n,
+                             const float *x, const struct model_norm *b)
+{
+    return cpu_norm(&a->t, w, n, x, b->gain, b->bias, a->s->model->shape.eps,
+                    &a->s->input);
+}
+
+static void linear(struct part *a, const struct model_linear *w, struct cpu_input in,
+                   enum cpu_sink sink, float *out, enum cpu_op op)
+{
+    size_t n = a->p->n;
+    cpu_matmul(&a->t, &w->weight, in, n, w->bias, sink, out, w->weight.n_rows);
+    cpu_mark(&a->t, op, w->weight.bytes, ops_of(&w->weight, n));
+    cpu_sync(&a->t);
+}
+
+/* x [T][E] += attention(norm(x)); this pass's keys and values go to layer l's cache. */
+static void attention(struct part *a, size_t l)
+{
+    struct runt_session *s = a->s;
+    const struct model_block *b = &s->model->blocks[l];
+    size_t n = a->p->n;
+    struct cpu_input in = norm(a, &b->qkv.weight, n, s->x, &b->attn_norm);
+    linear(a, &b->qkv, in, CPU_STORE, s->qkv, CPU_QKV);
+    struct cpu_attention at = {
+        .kv = s->kv,
+        .n_embd = s->model->shape.n_embd,
         .n_head = s->model->shape.n_head,
-        .n_ctx = s->n_ctx,
+        .n_tokens = n,
+        .keys_at = 2 * l * s->cache.layer_bytes,
+        .values_at = (2 * l + 1) * s->cache.layer_bytes,
+        .head_bytes = s->cache.head_bytes,
+        .spans = a->p->spans,
+        .n_spans = a->p->n_spans,
         .qkv = s->qkv,
-        .keys = keys,
-        .values = values,
-        .scores = s->scores,
         .out = s->h,
     };
-    cpu_attention(&s->cpu, &a);
-    cpu_matmul(&s->cpu, &b->attn_output.weight, s->h, n, s->act, b->attn_output.bias,
-               s->tmp);
+    cpu_attend(&a->t, &at);
+    cpu_mark(&a->t, CPU_ATTENTION, a->p->cache_bytes, a->p->attention_ops);
+    cpu_sync(&a->t);
+    in = cpu_prepare(&a->t, &b->attn_output.weight, n, s->h, &s->input);
+    linear(a, &b->attn_output, in, CPU_ADD, s->x, CPU_ATTN_OUTPUT);
 }
 
-/* h [T][E] -> tmp [T][E] through ff [T][F] */
-static void feed_forward(struct runt_session *s, size_t l, size_t n)
+/* x [T][E] += down(GELU(up(norm(x)))) through ff [T][F] */
+static void feed_forward(struct part *a, size_t l)
 {
+    struct runt_session *s = a->s;
     const struct model_block *b = &s->model->blocks[l];
-    cpu_matmul(&s->cpu, &b->ffn_up.weight, s->h, n, s->act, NULL, s->ff);
-    cpu_gelu(&s->cpu, n, s->model->shape.n_ff, s->ff, b->ffn_up.bias);
-    cpu_matmul(&s->cpu, &b->ffn_down.weight, s->ff, n, s->act, b->ffn_down.bias,
-               s->tmp);
+    size_t n = a->p->n;
+    struct cpu_input in = norm(a, &b->ffn_up.weight, n, s->x, &b->ffn_norm);
+    linear(a, &b->ffn_up, in, CPU_GELU, s->ff, CPU_FFN_UP);
+    in = cpu_prepare(&a->t, &b->ffn_down.weight, n, s->ff, &s->input);
+    linear(a, &b->ffn_down, in, CPU_ADD, s->x, CPU_FFN_DOWN);
 }
 
-/* Each norm call first adds the branch before it (in tmp) to the residual stream x. */
-static void add_norm(struct runt_session *s, const float *add,
-                     const struct model_norm *norm, size_t n)
+/* logits [n_out][V] of the tokens that the pass wants. */
+static void head(struct part *a)
 {
-    const struct gpt2_shape *sh = &s->model->shape;
-    cpu_add_norm(&s->cpu, n, sh->n_embd, s->x, add, norm->gain, norm->bias, sh->eps,
-                 s->h);
-}
-
-void model_forward(struct runt_session *s, const int32_t *tokens, size_t n)
-{
+    struct runt_session *s = a->s;
     const struct runt_model *m = s->model;
-    embed(s, tokens, n);
-    for (size_t l = 0; l < m->shape.n_layer; l++) {
-        add_norm(s, l ? s->tmp : NULL, &m->blocks[l].attn_norm, n);
-        attention(s, l, n);
-        add_norm(s, s->tmp, &m->blocks[l].ffn_norm, n);
-        feed_forward(s, l, n);
+    const struct model_pass *p = a->p;
+    size_t e = m->shape.n_embd, n = p->n_out, begin, end;
+    if (!n)
+        return;
+    const float *x = s->x + p->out[0] * e;
+    if (n > 1 && n < p->n) {
+        pool_range(n, 1, a->t.i, a->t.n, &begin, &end);
+        for (size_t i = begin; i < end; i++)
+            memcpy(s->h + i * e, s->x + p->out[i] * e, e * sizeof *x);
+        cpu_sync(&a->t);
+        x = s->h;
     }
-    add_norm(s, s->tmp, &m->output_norm, n);
-    size_t first = s->all_logits ? 0 : n - 1;
-    cpu_matmul(&s->cpu, &m->head, s->h + first * m->shape.n_embd, n - first, s->act,
-               NULL, s->logits);
-    s->pos += (uint32_t)n;
-    s->n_last = (uint32_t)n;
+    struct cpu_input in = norm(a, &m->head, n, x, &m->output_norm);
+    cpu_matmul(&a->t, &m->head, in, n, NULL, CPU_STORE,
+               s->logits + p->first_row * m->shape.n_vocab, m->shape.n_vocab);
+    cpu_mark(&a->t, CPU_HEAD, m->head.bytes, ops_of(&m->head, n));
+}
+
+static void forward(void *ctx, unsigned i, unsigned n)
+{
+    const struct model_pass *p = ctx;
+    struct part a = {.s = p->session, .p = p};
+    const struct session_thread *own = &a.s->threads[i];
+    a.t = (struct cpu_thread){
+        .kern = a.s->model->kern,
+        .pool = a.s->pool,
+        .i = i,
+        .n = n,
+        .act = own->act,
+        .block = own->block,
+        .attn = own->attn,
+        .acc = i ? NULL : &a.s->account,
+        .last = !i && a.s->account.timed ? cpu_seconds() : 0,
+    };
+    embed(&a);
+    for (size_t l = 0; l < a.s->model->shape.n_layer; l++) {
+        attention(&a, l);
+        feed_forward(&a, l);
+    }
+    head(&a);
+}
+
+void model_forward(struct model_pass *p)
+{
+    const struct runt_session *s = p->session;
+    const struct gpt2_shape *sh = &s->model->shape;
+    p->cache_bytes = p->attention_ops = 0;
+    for (size_t i = 0; i < p->n_spans; i++) {
+        size_t pos = p->spans[i].pos, n = p->spans[i].n;
+        /* keys and values; each query's two products with what it sees */
+        p->cache_bytes += 2 * sh->n_head * (pos + n) * s->cache.stripe_bytes / 16;
+        p->attention_ops += 4 * (uint64_t)sh->n_embd * (n * pos + n * (n + 1) / 2);
+    }
+    pool_run_free(s->pool, forward, p);
 }

@@ -24,15 +24,23 @@ struct model_block {
     struct model_linear qkv, attn_output, ffn_up, ffn_down;
 };
 
+/* Rows that are looked up, not multiplied, as the file has them. */
+struct model_table {
+    const struct fmt_info *fmt;
+    const uint8_t *data;
+    size_t row_bytes; /* of one row (R4: its share of a tile) */
+};
+
 struct runt_model {
-    struct gguf *file; /* mapped; matrices are used where they lie */
+    struct gguf *file; /* mapped; matrices are used where they lie, or packed */
     struct tok *tok;
     struct gpt2_shape shape;
     char *name, *chat_template; /* template NULL when there is none */
     uint64_t n_weights;
     const struct kern_table *kern;
     struct arena vectors; /* norms and biases as floats */
-    struct cpu_matrix token_embd, position_embd, head;
+    struct model_table token_embd, position_embd;
+    struct cpu_matrix head;
     struct model_norm output_norm;
     struct model_block *blocks; /* [n_layer] */
 };
@@ -67,21 +75,57 @@ int model_random_open(const struct gpt2_shape *s, uint64_t seed,
 const struct tensor_source *model_random_source(const struct model_random *r);
 void model_random_close(struct model_random *r); /* NULL is fine */
 
-/* One forward pass: n tokens from position pos on, through the session's cache. */
+/* ---- sessions ---- */
+
+/* A sequence's cache: for each layer the keys, then the values, of all heads, each head
+ * a row of stripes (kern_attn.h); rows are whole blocks of KERN_ATTN_BLOCK positions.
+ */
+struct session_cache {
+    size_t stripe_bytes, head_bytes, layer_bytes; /* keys or values, not both */
+    size_t seq_bytes;
+    uint8_t *base; /* [n_seqs][seq_bytes] */
+};
+
+struct session_thread {
+    struct kern_act *act; /* for one token */
+    float *block;
+    void *attn;
+};
+
 struct runt_session {
     const struct runt_model *model;
-    struct cpu cpu;
-    uint32_t n_ctx, n_batch, pos, n_last; /* n_last: tokens of the last pass */
+    struct pool *pool;
+    uint32_t n_ctx, n_batch, n_seqs;
+    uint32_t n_last; /* tokens of the last pass */
+    enum kern_kv kv;
     bool all_logits;
+    struct cpu_account account;
     struct arena arena;
-    float *keys, *values; /* [n_layer][n_ctx][n_embd] */
-    float *x, *h, *tmp;   /* [n_batch][n_embd] */
-    float *qkv;           /* [n_batch][3 * n_embd] */
-    float *ff;            /* [n_batch][n_ff] */
-    float *scores;        /* [n_threads][n_ctx] */
-    struct kern_act *act; /* [n_batch][max(n_embd, n_ff) / 32] */
-    float *logits;        /* [n_batch or 1][n_vocab] */
+    struct session_cache cache;
+    uint32_t *pos;                  /* [n_seqs] */
+    int32_t *tokens;                /* [n_seqs][n_ctx], what each timeline holds */
+    float *x, *h;                   /* [n_batch][n_embd] */
+    float *qkv;                     /* [n_batch][3 * n_embd] */
+    float *ff;                      /* [n_batch][n_ff] */
+    struct cpu_buffer input;        /* act [n_batch][groups], x [n_batch][n_embd] */
+    struct session_thread *threads; /* [n_threads] */
+    float *logits;                  /* [n_batch or n_seqs][n_vocab] */
+    struct cpu_span *spans;         /* [n_batch] */
+    size_t *out;                    /* [n_batch] */
 };
-void model_forward(struct runt_session *s, const int32_t *tokens, size_t n);
+
+/* One forward pass: n tokens of several sequences, each behind what its cache holds. */
+struct model_pass {
+    struct runt_session *session;
+    const int32_t *tokens; /* [n], the spans' tokens in order */
+    size_t n;
+    const struct cpu_span *spans;
+    size_t n_spans;
+    const size_t *out;       /* [n_out]: tokens whose logits are wanted, ascending */
+    size_t n_out, first_row; /* their first row in session->logits */
+    /* what attention reads and does in one layer; model_forward fills them in */
+    uint64_t cache_bytes, attention_ops;
+};
+void model_forward(struct model_pass *p);
 
 #endif

@@ -1,9 +1,10 @@
-/* Owns the step from a checked GGUF file to a model: shape, vocabulary, where each
+/* Owns the step from a checked GGUF file to a model: shape, tokenizer, where each
  * weight lies.  Refuses files of other architectures and tensors that do not fit the
  * shape. */
 #include "model/model.h"
 
 #include "base/err.h"
+#include "base/file.h"
 #include "base/mem.h"
 
 #include <math.h>
@@ -60,80 +61,6 @@ int model_read_shape(const struct gguf *g, struct gpt2_shape *out, struct runt_e
     s.tied = !gguf_find_tensor(g, "output.weight");
     *out = s;
     return 0;
-}
-
-static int token_id(const struct gguf *g, const char *key, size_t n_tokens,
-                    int32_t *out, struct runt_err *err)
-{
-    uint64_t v;
-    if (!gguf_find(g, key))
-        return 0;
-    int rc = gguf_get_uint(g, key, n_tokens - 1, &v, err);
-    if (!rc)
-        *out = (int32_t)v;
-    return rc;
-}
-
-int model_read_vocab(const struct gguf *g, struct tok_vocab *out, struct runt_err *err)
-{
-    _Static_assert(sizeof(struct gguf_str) == sizeof(struct tok_str),
-                   "both are a pointer and a length");
-    struct tok_vocab v = {.bos = -1, .eos = -1};
-    struct gguf_str *tokens = NULL, *merges = NULL, kind;
-    size_t n_kinds = 0;
-    int rc = gguf_get_str(g, "tokenizer.ggml.model", &kind, err);
-    if (rc)
-        goto out;
-    if (kind.len != 4 || memcmp(kind.data, "gpt2", 4)) {
-        rc = err_set(err, RUNT_E_UNSUPPORTED,
-                     "%s: tokenizer is '%.*s'; only gpt2 (byte-level BPE) is supported",
-                     g->path, (int)(kind.len < 40 ? kind.len : 40), kind.data);
-        goto out;
-    }
-    rc = gguf_get_strings(g, "tokenizer.ggml.tokens", &tokens, &v.n_tokens, err);
-    if (!rc)
-        rc = gguf_get_strings(g, "tokenizer.ggml.merges", &merges, &v.n_merges, err);
-    if (rc)
-        goto out;
-    if (!v.n_tokens || v.n_tokens > INT32_MAX) {
-        rc = err_set(err, RUNT_E_FORMAT, "%s: vocabulary of %zu tokens", g->path,
-                     v.n_tokens);
-        goto out;
-    }
-    v.tokens = mem_array(v.n_tokens, sizeof *v.tokens);
-    v.merges = mem_array(v.n_merges, sizeof *v.merges);
-    if (!v.tokens || !v.merges) {
-        rc = err_nomem(err, "the vocabulary");
-        goto out;
-    }
-    for (size_t i = 0; i < v.n_tokens; i++)
-        v.tokens[i] = (struct tok_str){tokens[i].data, tokens[i].len};
-    for (size_t i = 0; i < v.n_merges; i++)
-        v.merges[i] = (struct tok_str){merges[i].data, merges[i].len};
-    if (gguf_find(g, "tokenizer.ggml.token_type")) {
-        rc = gguf_get_ints(g, "tokenizer.ggml.token_type", &v.kinds, &n_kinds, err);
-        if (!rc && n_kinds != v.n_tokens)
-            rc = err_set(err, RUNT_E_FORMAT, "%s: %zu token types for %zu tokens",
-                         g->path, n_kinds, v.n_tokens);
-    } else {
-        v.kinds = mem_array(v.n_tokens, sizeof *v.kinds);
-        for (size_t i = 0; v.kinds && i < v.n_tokens; i++)
-            v.kinds[i] = TOK_NORMAL;
-        if (!v.kinds)
-            rc = err_nomem(err, "the vocabulary");
-    }
-    if (!rc)
-        rc = token_id(g, "tokenizer.ggml.bos_token_id", v.n_tokens, &v.bos, err);
-    if (!rc)
-        rc = token_id(g, "tokenizer.ggml.eos_token_id", v.n_tokens, &v.eos, err);
-out:
-    mem_free(tokens);
-    mem_free(merges);
-    if (rc)
-        tok_vocab_free(&v);
-    else
-        *out = v;
-    return rc;
 }
 
 /* ---- the list of tensors ---- */
@@ -209,18 +136,30 @@ static int find(const struct runt_model *m, size_t i, const struct gguf_tensor *
     return 0;
 }
 
-static int load_matrix(struct runt_model *m, size_t i, struct cpu_matrix *out,
-                       struct runt_err *err)
+static int load_matrix(struct runt_model *m, struct pool *pool, size_t i,
+                       struct cpu_matrix *out, struct runt_err *err)
 {
     const struct gguf_tensor *t = NULL;
-    struct cpu cpu = {NULL, m->kern};
     int rc = find(m, i, &t, err);
     if (rc)
         return rc;
-    rc = cpu_matrix_init(&cpu, t->desc.fmt, t->data, (size_t)t->desc.n_rows,
+    rc = cpu_matrix_init(m->kern, pool, t->desc.fmt, t->data, (size_t)t->desc.n_rows,
                          (size_t)t->desc.n_cols, out, err);
     if (rc)
         err_prefix(err, "%s: tensor %s", m->file->path, t->desc.name);
+    else if (out->packed) /* the file's copy is not needed any more */
+        file_drop_pages(t->data, t->bytes);
+    return rc;
+}
+
+static int load_table(struct runt_model *m, size_t i, struct model_table *out,
+                      struct runt_err *err)
+{
+    const struct gguf_tensor *t = NULL;
+    int rc = find(m, i, &t, err);
+    if (!rc)
+        *out = (struct model_table){t->desc.fmt, t->data,
+                                    t->bytes / (size_t)t->desc.n_rows};
     return rc;
 }
 
@@ -234,7 +173,7 @@ static int load_vector(struct runt_model *m, size_t i, const float **out,
     float *v = arena_take(&m->vectors, (size_t)t->desc.n_cols, sizeof *v);
     if (!v)
         return err_nomem(err, t->desc.name);
-    t->desc.fmt->decode(t->data, v, (size_t)t->desc.n_cols);
+    fmt_decode_row(t->desc.fmt, (size_t)t->desc.n_cols, t->data, 0, v);
     *out = v;
     return 0;
 }
@@ -246,14 +185,14 @@ static int load_norm(struct runt_model *m, size_t i, struct model_norm *out,
     return rc ? rc : load_vector(m, i + 1, &out->bias, err);
 }
 
-static int load_linear(struct runt_model *m, size_t i, struct model_linear *out,
-                       struct runt_err *err)
+static int load_linear(struct runt_model *m, struct pool *pool, size_t i,
+                       struct model_linear *out, struct runt_err *err)
 {
-    int rc = load_matrix(m, i, &out->weight, err);
+    int rc = load_matrix(m, pool, i, &out->weight, err);
     return rc ? rc : load_vector(m, i + 1, &out->bias, err);
 }
 
-static int load_weights(struct runt_model *m, struct runt_err *err)
+static int load_weights(struct runt_model *m, struct pool *pool, struct runt_err *err)
 {
     const struct gpt2_shape *s = &m->shape;
     /* 64-byte rounding of 8 vectors a block and 2 more is below 16 floats each. */
@@ -265,25 +204,24 @@ static int load_weights(struct runt_model *m, struct runt_err *err)
     m->blocks = mem_array(s->n_layer, sizeof *m->blocks);
     if (!m->blocks)
         return err_nomem(err, "the model's blocks");
-    int rc = load_matrix(m, 0, &m->token_embd, err);
+    int rc = load_table(m, 0, &m->token_embd, err);
     if (!rc)
-        rc = load_matrix(m, 1, &m->position_embd, err);
+        rc = load_table(m, 1, &m->position_embd, err);
     for (size_t l = 0; !rc && l < s->n_layer; l++) {
         struct model_block *b = &m->blocks[l];
         size_t i = 2 + l * PER_BLOCK;
         rc = load_norm(m, i, &b->attn_norm, err);
-        rc = rc ? rc : load_linear(m, i + 2, &b->qkv, err);
-        rc = rc ? rc : load_linear(m, i + 4, &b->attn_output, err);
+        rc = rc ? rc : load_linear(m, pool, i + 2, &b->qkv, err);
+        rc = rc ? rc : load_linear(m, pool, i + 4, &b->attn_output, err);
         rc = rc ? rc : load_norm(m, i + 6, &b->ffn_norm, err);
-        rc = rc ? rc : load_linear(m, i + 8, &b->ffn_up, err);
-        rc = rc ? rc : load_linear(m, i + 10, &b->ffn_down, err);
+        rc = rc ? rc : load_linear(m, pool, i + 8, &b->ffn_up, err);
+        rc = rc ? rc : load_linear(m, pool, i + 10, &b->ffn_down, err);
     }
     size_t last = 2 + (size_t)s->n_layer * PER_BLOCK;
     if (!rc)
         rc = load_norm(m, last, &m->output_norm, err);
-    m->head = m->token_embd;
-    if (!rc && !s->tied)
-        rc = load_matrix(m, last + 2, &m->head, err);
+    if (!rc)
+        rc = load_matrix(m, pool, s->tied ? 0 : last + 2, &m->head, err);
     for (size_t i = 0; i < m->file->n_tensors; i++)
         m->n_weights +=
             m->file->tensors[i].desc.n_cols * m->file->tensors[i].desc.n_rows;
@@ -316,6 +254,7 @@ static char *meta_string(const struct gguf *g, const char *key)
 
 int runt_model_load(const char *path, runt_model **out, struct runt_err *err)
 {
+    struct pool *pool = NULL; /* for packing */
     struct runt_model *m = mem_zalloc(sizeof *m);
     if (!m)
         return err_nomem(err, "the model");
@@ -325,7 +264,10 @@ int runt_model_load(const char *path, runt_model **out, struct runt_err *err)
     if (!rc)
         rc = model_read_shape(m->file, &m->shape, err);
     if (!rc)
-        rc = load_weights(m, err);
+        rc = pool_create(0, &pool, err);
+    if (!rc)
+        rc = load_weights(m, pool, err);
+    pool_destroy(pool);
     if (!rc)
         rc = load_tokenizer(m, err);
     if (!rc) {
@@ -345,6 +287,14 @@ void runt_model_free(runt_model *m)
 {
     if (!m)
         return;
+    for (size_t l = 0; m->blocks && l < m->shape.n_layer; l++) {
+        struct model_block *b = &m->blocks[l];
+        cpu_matrix_free(&b->qkv.weight);
+        cpu_matrix_free(&b->attn_output.weight);
+        cpu_matrix_free(&b->ffn_up.weight);
+        cpu_matrix_free(&b->ffn_down.weight);
+    }
+    cpu_matrix_free(&m->head);
     gguf_close(m->file);
     tok_destroy(m->tok);
     arena_free(&m->vectors);

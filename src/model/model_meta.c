@@ -1,10 +1,18 @@
 /* Owns the metadata that other programs expect of a GPT-2 model file. */
 #include "model/model.h"
+#include "model/model_vocab.h"
 
 #include <string.h>
 
 void model_write_meta(struct gguf_writer *w, const struct gpt2_shape *s,
                       const struct tok_vocab *v, const char *name)
+{
+    model_write_meta_for(w, s, v, name, NULL, NULL); /* fails only for R4 */
+}
+
+int model_write_meta_for(struct gguf_writer *w, const struct gpt2_shape *s,
+                         const struct tok_vocab *v, const char *name,
+                         const struct fmt_info *fmt, struct runt_err *err)
 {
     gguf_set_str(w, "general.architecture", "gpt2", 4);
     gguf_set_str(w, "general.name", name, strlen(name));
@@ -18,16 +26,11 @@ void model_write_meta(struct gguf_writer *w, const struct gpt2_shape *s,
     gguf_set_f32(w, "gpt2.attention.layer_norm_epsilon", s->eps);
     gguf_set_str(w, "tokenizer.ggml.model", "gpt2", 4);
     gguf_set_str(w, "tokenizer.ggml.pre", "gpt-2", 5);
-    _Static_assert(sizeof(struct gguf_str) == sizeof(struct tok_str),
-                   "both are a pointer and a length");
-    gguf_set_strings(w, "tokenizer.ggml.tokens", (const struct gguf_str *)v->tokens,
-                     v->n_tokens);
-    gguf_set_i32s(w, "tokenizer.ggml.token_type", v->kinds, v->n_tokens);
-    gguf_set_strings(w, "tokenizer.ggml.merges", (const struct gguf_str *)v->merges,
-                     v->n_merges);
+    int rc = model_write_vocab(w, v, fmt, err);
     if (v->bos >= 0)
         gguf_set_u32(w, "tokenizer.ggml.bos_token_id", (uint32_t)v->bos);
     if (v->eos >= 0)
         gguf_set_u32(w, "tokenizer.ggml.eos_token_id", (uint32_t)v->eos);
     gguf_set_bool(w, "tokenizer.ggml.add_bos_token", false);
+    return rc;
 }

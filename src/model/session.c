@@ -1,5 +1,6 @@
-/* Owns a session: its cache, its scratch memory, its position.  Everything is allocated
- * when it opens; feeding tokens allocates nothing. */
+/* Owns a session: its sequences' caches, its scratch memory, their positions, and how
+ * steps are cut into passes.  Everything is allocated when it opens; feeding tokens
+ * allocates nothing. */
 #include "model/model.h"
 
 #include "base/err.h"
@@ -7,7 +8,12 @@
 
 #include <string.h>
 
-enum { DEFAULT_BATCH = 64, MAX_BATCH = 4096 };
+enum {
+    DEFAULT_BATCH = 256,
+    DEFAULT_BATCH_LOGITS = 64, /* each token's logits are 200 KB in GPT-2 */
+    MAX_BATCH = 4096,
+    MAX_SEQS = 4096
+};
 
 struct runt_session_options runt_session_defaults(void)
 {
@@ -18,6 +24,8 @@ static size_t max(size_t a, size_t b)
 {
     return a > b ? a : b;
 }
+
+/* ---- memory ---- */
 
 /* Point every buffer into the arena.  Called twice: with no base to learn the size,
  * then for real; both walks are the same, so they cannot disagree. */
@@ -39,29 +47,50 @@ static void *place(struct layout *l, size_t a, size_t b, size_t c, size_t item)
     return l->arena ? arena_take(l->arena, n, item) : NULL;
 }
 
+/* The cache is never cleared: a page that no token has reached takes no memory. */
 static void lay_out(struct runt_session *s, struct layout *l, unsigned n_threads)
 {
     const struct gpt2_shape *sh = &s->model->shape;
-    size_t e = sh->n_embd, b = s->n_batch, f = sizeof(float);
-    s->keys = place(l, sh->n_layer, s->n_ctx, e, f);
-    s->values = place(l, sh->n_layer, s->n_ctx, e, f);
+    struct session_cache *c = &s->cache;
+    size_t e = sh->n_embd, b = s->n_batch, f = sizeof(float), n_dim = e / sh->n_head,
+           groups = kern_n_groups(max(e, sh->n_ff));
+    size_t n_stripes = ((size_t)s->n_ctx + KERN_ATTN_BLOCK - 1) / KERN_ATTN_BLOCK *
+                       (KERN_ATTN_BLOCK / KERN_STRIPE);
+    c->stripe_bytes =
+        max(kern_key_stripe_bytes(s->kv, n_dim), kern_value_stripe_bytes(s->kv, n_dim));
+    if (!size_mul(c->stripe_bytes, n_stripes, &c->head_bytes) ||
+        !size_mul(c->head_bytes, sh->n_head, &c->layer_bytes) ||
+        !size_mul(c->layer_bytes, 2 * (size_t)sh->n_layer, &c->seq_bytes)) {
+        l->overflow = true;
+        return;
+    }
+    s->pos = place(l, s->n_seqs, 1, 1, sizeof *s->pos);
+    s->tokens = place(l, s->n_seqs, s->n_ctx, 1, sizeof *s->tokens);
     s->x = place(l, b, e, 1, f);
     s->h = place(l, b, e, 1, f);
-    s->tmp = place(l, b, e, 1, f);
     s->qkv = place(l, b, 3, e, f);
     s->ff = place(l, b, sh->n_ff, 1, f);
-    s->scores = place(l, n_threads, s->n_ctx, 1, f);
-    s->act = place(l, b, max(e, sh->n_ff) / KERN_ACT_LEN + 1, 1, sizeof *s->act);
-    s->logits = place(l, s->all_logits ? b : 1, sh->n_vocab, 1, f);
+    s->input.act = place(l, b, groups, 1, sizeof *s->input.act);
+    s->input.x = place(l, b, e, 1, f);
+    s->spans = place(l, b, 1, 1, sizeof *s->spans);
+    s->out = place(l, b, 1, 1, sizeof *s->out);
+    s->threads = place(l, n_threads, 1, 1, sizeof *s->threads);
+    for (unsigned i = 0; i < n_threads; i++) {
+        struct session_thread t = {
+            .act = place(l, groups, 1, 1, sizeof *t.act),
+            .block = place(l, max(CPU_BLOCK_FLOATS, e), 1, 1, f),
+            .attn = place(l, cpu_attn_scratch_bytes(s->kv, n_dim), 1, 1, 1),
+        };
+        if (l->arena)
+            s->threads[i] = t;
+    }
+    s->logits = place(l, max(s->all_logits ? b : 0, s->n_seqs), sh->n_vocab, 1, f);
+    c->base = place(l, s->n_seqs, c->seq_bytes, 1, 1);
 }
 
-int runt_session_open(const runt_model *m, const struct runt_session_options *o,
-                      runt_session **out, struct runt_err *err)
+static int check_options(const runt_model *m, const struct runt_session_options *o,
+                         struct runt_err *err)
 {
-    int rc = 0;
-    struct runt_session_options defaults = runt_session_defaults();
-    if (!o)
-        o = &defaults;
     if (o->n_ctx > m->shape.n_ctx)
         return err_set(err, RUNT_E_INVALID,
                        "a context of %u: this model was made for at most %u", o->n_ctx,
@@ -69,30 +98,67 @@ int runt_session_open(const runt_model *m, const struct runt_session_options *o,
     if (o->n_batch > MAX_BATCH)
         return err_set(err, RUNT_E_INVALID, "a batch of %u: the limit is %d",
                        o->n_batch, MAX_BATCH);
+    if (o->n_seqs > MAX_SEQS)
+        return err_set(err, RUNT_E_INVALID, "%u sequences: the limit is %d", o->n_seqs,
+                       MAX_SEQS);
+    if ((unsigned)o->kv > RUNT_KV_F32)
+        return err_set(err, RUNT_E_INVALID, "a cache of unknown kind %d", (int)o->kv);
+    return 0;
+}
+
+static enum kern_kv kind_of_cache(const runt_model *m, enum runt_kv kv)
+{
+    switch (kv) {
+    case RUNT_KV_F16:
+        return KERN_KV_F16;
+    case RUNT_KV_Q8:
+        return KERN_KV_Q8;
+    case RUNT_KV_F32:
+        return KERN_KV_F32;
+    case RUNT_KV_AUTO:
+        break;
+    }
+    return m->head.fmt->is_float ? KERN_KV_F32 : KERN_KV_F16;
+}
+
+int runt_session_open(const runt_model *m, const struct runt_session_options *o,
+                      runt_session **out, struct runt_err *err)
+{
+    struct runt_session_options defaults = runt_session_defaults();
+    if (!o)
+        o = &defaults;
+    int rc = check_options(m, o, err);
+    if (rc)
+        return rc;
     struct runt_session *s = mem_zalloc(sizeof *s);
     if (!s)
         return err_nomem(err, "a session");
     s->model = m;
-    s->cpu.kern = m->kern;
+    s->kv = kind_of_cache(m, o->kv);
     s->n_ctx = o->n_ctx ? o->n_ctx : m->shape.n_ctx;
-    s->n_batch = o->n_batch ? o->n_batch : DEFAULT_BATCH;
-    if (s->n_batch > s->n_ctx)
-        s->n_batch = s->n_ctx;
+    s->n_seqs = o->n_seqs ? o->n_seqs : 1;
+    s->n_batch = o->n_batch      ? o->n_batch
+                 : o->all_logits ? DEFAULT_BATCH_LOGITS
+                                 : DEFAULT_BATCH;
+    if (s->n_batch / s->n_seqs > s->n_ctx) /* more never share a pass */
+        s->n_batch = s->n_ctx * s->n_seqs;
     s->all_logits = o->all_logits;
-    rc = pool_create(o->n_threads, &s->cpu.pool, err);
+    s->account.timed = o->profile;
+    rc = pool_create(o->n_threads, &s->pool, err);
     if (rc)
         goto fail;
     struct layout size = {0};
-    lay_out(s, &size, pool_n_threads(s->cpu.pool));
+    lay_out(s, &size, pool_n_threads(s->pool));
     if (size.overflow || arena_init(&s->arena, size.bytes)) {
         rc = err_set(err, RUNT_E_NOMEM,
-                     "no memory for a session of %u positions (%zu "
+                     "no memory for a session of %u x %u positions (%zu "
                      "bytes); try a smaller context",
-                     s->n_ctx, size.bytes);
+                     s->n_seqs, s->n_ctx, size.bytes);
         goto fail;
     }
     struct layout real = {.arena = &s->arena};
-    lay_out(s, &real, pool_n_threads(s->cpu.pool));
+    lay_out(s, &real, pool_n_threads(s->pool));
+    memset(s->pos, 0, s->n_seqs * sizeof *s->pos);
     *out = s;
     return 0;
 fail:
@@ -104,55 +170,209 @@ void runt_session_close(runt_session *s)
 {
     if (!s)
         return;
-    pool_destroy(s->cpu.pool);
+    pool_destroy(s->pool);
     arena_free(&s->arena);
     mem_free(s);
+}
+
+/* ---- feeding ---- */
+
+static int check_step(const runt_session *s, const struct runt_step *step,
+                      struct runt_err *err)
+{
+    if (step->seq >= s->n_seqs)
+        return err_set(err, RUNT_E_INVALID, "sequence %u of %u", step->seq, s->n_seqs);
+    uint32_t pos = s->pos[step->seq];
+    if (!step->n)
+        return err_set(err, RUNT_E_INVALID, "no tokens to feed");
+    if (step->n > s->n_ctx - pos)
+        return err_set(err, RUNT_E_FULL,
+                       "%zu tokens do not fit: %u of the context's %u are used",
+                       step->n, pos, s->n_ctx);
+    for (size_t i = 0; i < step->n; i++)
+        if (step->tokens[i] < 0 || (uint32_t)step->tokens[i] >= s->model->shape.n_vocab)
+            return err_set(err, RUNT_E_INVALID, "token id %d is outside 0..%u",
+                           step->tokens[i], s->model->shape.n_vocab - 1);
+    return 0;
+}
+
+/* Collect up to n_batch tokens from steps *at.. (from token *from of the first) and run
+ * them.  Their ids are read back from the timelines. */
+static void run_pass(runt_session *s, const struct runt_step *steps, size_t n_steps,
+                     size_t *at, size_t *from)
+{
+    int32_t tokens[MAX_BATCH];
+    struct model_pass p = {
+        .session = s, .tokens = tokens, .spans = s->spans, .out = s->out};
+    while (*at < n_steps && p.n < s->n_batch) {
+        const struct runt_step *step = &steps[*at];
+        uint32_t *pos = &s->pos[step->seq];
+        size_t left = step->n - *from, room = s->n_batch - p.n,
+               n = left < room ? left : room;
+        s->spans[p.n_spans++] = (struct cpu_span){
+            .first = p.n,
+            .n = n,
+            .pos = *pos,
+            .cache = s->cache.base + step->seq * s->cache.seq_bytes,
+        };
+        memcpy(tokens + p.n, step->tokens + *from, n * sizeof *tokens);
+        memmove(s->tokens + (size_t)step->seq * s->n_ctx + *pos, step->tokens + *from,
+                n * sizeof *tokens);
+        *pos += (uint32_t)n;
+        p.n += n;
+        *from += n;
+        bool done = *from == step->n;
+        if (s->all_logits)
+            for (size_t k = p.n - n; k < p.n; k++)
+                s->out[p.n_out++] = k;
+        else if (done) {
+            if (!p.n_out)
+                p.first_row = *at;
+            s->out[p.n_out++] = p.n - 1;
+        }
+        if (done) {
+            *from = 0;
+            ++*at;
+        }
+    }
+    s->n_last = (uint32_t)p.n;
+    model_forward(&p);
+}
+
+static void run_steps(runt_session *s, const struct runt_step *steps, size_t n_steps)
+{
+    for (size_t at = 0, from = 0; at < n_steps;)
+        run_pass(s, steps, n_steps, &at, &from);
 }
 
 int runt_session_feed(runt_session *s, const int32_t *tokens, size_t n,
                       struct runt_err *err)
 {
-    if (!n)
-        return err_set(err, RUNT_E_INVALID, "no tokens to feed");
-    if (n > s->n_ctx - s->pos)
-        return err_set(err, RUNT_E_FULL,
-                       "%zu tokens do not fit: %u of the context's %u are used", n,
-                       s->pos, s->n_ctx);
-    for (size_t i = 0; i < n; i++)
-        if (tokens[i] < 0 || (uint32_t)tokens[i] >= s->model->shape.n_vocab)
-            return err_set(err, RUNT_E_INVALID, "token id %d is outside 0..%u",
-                           tokens[i], s->model->shape.n_vocab - 1);
-    while (n) {
-        size_t k = n < s->n_batch ? n : s->n_batch;
-        model_forward(s, tokens, k);
-        tokens += k;
-        n -= k;
+    struct runt_step step = {0, tokens, n};
+    int rc = check_step(s, &step, err);
+    if (!rc)
+        run_steps(s, &step, 1);
+    return rc;
+}
+
+int runt_session_step(runt_session *s, const struct runt_step *steps, size_t n_steps,
+                      struct runt_err *err)
+{
+    if (s->all_logits)
+        return err_set(err, RUNT_E_INVALID,
+                       "steps are not for a session with all logits");
+    for (size_t i = 0; i < n_steps; i++) {
+        int rc = check_step(s, &steps[i], err);
+        for (size_t k = 0; !rc && k < i; k++)
+            if (steps[k].seq == steps[i].seq)
+                rc = err_set(err, RUNT_E_INVALID, "sequence %u stands in step %zu, too",
+                             steps[i].seq, k);
+        if (rc) {
+            err_prefix(err, "step %zu", i);
+            return rc;
+        }
     }
+    run_steps(s, steps, n_steps);
     return 0;
 }
 
-uint32_t runt_session_pos(const runt_session *s)
+const float *runt_session_logits(const runt_session *s)
 {
-    return s->pos;
+    return runt_session_logits_at(s, s->all_logits && s->n_last ? s->n_last - 1 : 0);
 }
+
+const float *runt_session_logits_at(const runt_session *s, size_t i)
+{
+    return s->logits + i * s->model->shape.n_vocab;
+}
+
+/* ---- timelines ---- */
 
 uint32_t runt_session_n_ctx(const runt_session *s)
 {
     return s->n_ctx;
 }
 
+uint32_t runt_session_n_seqs(const runt_session *s)
+{
+    return s->n_seqs;
+}
+
+uint32_t runt_session_pos(const runt_session *s)
+{
+    return s->pos[0];
+}
+
+uint32_t runt_session_seq_pos(const runt_session *s, uint32_t seq)
+{
+    return s->pos[seq];
+}
+
+const int32_t *runt_session_seq_tokens(const runt_session *s, uint32_t seq)
+{
+    return s->tokens + (size_t)seq * s->n_ctx;
+}
+
 void runt_session_rewind(runt_session *s, uint32_t pos)
 {
-    if (pos < s->pos)
-        s->pos = pos;
+    runt_session_seq_rewind(s, 0, pos);
 }
 
-const float *runt_session_logits(const runt_session *s)
+void runt_session_seq_rewind(runt_session *s, uint32_t seq, uint32_t pos)
 {
-    return runt_session_logits_at(s, s->n_last ? s->n_last - 1 : 0);
+    if (pos < s->pos[seq])
+        s->pos[seq] = pos;
 }
 
-const float *runt_session_logits_at(const runt_session *s, size_t i)
+uint32_t runt_session_match(runt_session *s, uint32_t seq, const int32_t *tokens,
+                            size_t n)
 {
-    return s->logits + (s->all_logits ? i * s->model->shape.n_vocab : 0);
+    const int32_t *have = runt_session_seq_tokens(s, seq);
+    uint32_t same = 0;
+    while (same < s->pos[seq] && same + 1 < n && have[same] == tokens[same])
+        same++;
+    runt_session_seq_rewind(s, seq, same);
+    return same;
+}
+
+/* Of every head's row of stripes, those that hold the first n positions. */
+void runt_session_copy(runt_session *s, uint32_t from, uint32_t to, uint32_t n)
+{
+    const struct session_cache *c = &s->cache;
+    size_t bytes = (n + KERN_STRIPE - 1) / KERN_STRIPE * c->stripe_bytes;
+    if (from != to) {
+        for (size_t at = 0; at < c->seq_bytes; at += c->head_bytes)
+            memcpy(c->base + to * c->seq_bytes + at, c->base + from * c->seq_bytes + at,
+                   bytes);
+        memcpy(s->tokens + (size_t)to * s->n_ctx, s->tokens + (size_t)from * s->n_ctx,
+               n * sizeof *s->tokens);
+    }
+    s->pos[to] = n;
+}
+
+/* ---- where the time goes ---- */
+
+size_t runt_session_profile(const runt_session *s, struct runt_profile_row *rows,
+                            size_t n)
+{
+    static const char *const names[CPU_N_OPS] = {
+        [CPU_EMBED] = "embedding",
+        [CPU_NORM] = "norm and rounding",
+        [CPU_QKV] = "attn_qkv",
+        [CPU_ATTENTION] = "attention",
+        [CPU_ATTN_OUTPUT] = "attn_output",
+        [CPU_FFN_UP] = "ffn_up and gelu",
+        [CPU_FFN_DOWN] = "ffn_down",
+        [CPU_HEAD] = "head",
+        [CPU_WAIT] = "waiting",
+    };
+    for (size_t i = 0; i < CPU_N_OPS && i < n; i++)
+        rows[i] = (struct runt_profile_row){names[i], s->account.seconds[i],
+                                            s->account.bytes[i], s->account.ops[i]};
+    return CPU_N_OPS;
+}
+
+void runt_session_profile_reset(runt_session *s)
+{
+    s->account = (struct cpu_account){.timed = s->account.timed};
 }

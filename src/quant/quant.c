@@ -1,6 +1,7 @@
 /* Owns plain rounding (to the nearest code, no calibration) and the choice of a type
- * for each tensor.  Rows are rounded on all threads, but bytes and error sums do not
- * depend on how many: rows are independent, and sums are added in row order. */
+ * for each tensor.  Rows are rounded on all threads, whole tiles of them, but bytes and
+ * error sums do not depend on how many: rows are independent, and sums are added in row
+ * order. */
 #include "quant/quant.h"
 
 #include "base/err.h"
@@ -68,7 +69,11 @@ static void plan_tensor(struct chooser *c, const struct tensor_desc *d,
 {
     r->desc = *d;
     r->wanted = choose(c, d);
-    r->to = d->n_cols % r->wanted->block_len ? fmt_find(FMT_F16) : r->wanted;
+    r->to = r->wanted;
+    if (d->n_cols % r->wanted->block_len)
+        r->to = fmt_find(FMT_F16);
+    else if (d->n_dims == 1 && r->wanted->tile_rows > 1)
+        r->to = fmt_find(FMT_F32); /* a tile for one row is larger than its floats */
 }
 
 /* The source's tensor behind report entry i: the extra last one of an untied model is
@@ -127,27 +132,28 @@ out:
 /* ---- rounding ---- */
 
 /* Each thread rounds a block of rows at a time: large enough for a transposing reader
- * to use whole cache lines, small enough for the second-level cache. */
+ * to use whole cache lines, small enough for the second-level cache, and whole tiles.
+ */
 enum { BLOCK_FLOATS = 1 << 16, MIN_BLOCK_ROWS = 16, MAX_COLS = 1 << 20 };
 
 struct rounding {
     const struct tensor_source *src;
     size_t index; /* in the source */
     const struct fmt_info *to;
-    size_t n_cols, row_bytes, block_rows;
+    size_t n_cols, tile_bytes, block_rows;
     uint64_t row;                       /* first row of this pass */
     size_t n_rows;                      /* of this pass */
-    float *weights, *decoded;           /* [n_threads][block_rows][n_cols] */
-    uint8_t *bytes;                     /* [n_threads * block_rows][row_bytes] */
+    float *weights;                     /* [n_threads][block_rows][n_cols] */
+    float *decoded;                     /* [n_threads][n_cols] */
+    uint8_t *bytes;                     /* [n_threads * block_rows / tile_rows] tiles */
     double *sum_sq, *sum_err, *max_err; /* [n_threads * block_rows] */
     struct runt_err *errs;              /* [n_threads] */
 };
 
-static int round_row(struct rounding *q, const float *w, float *decoded, size_t at,
+static int check_row(const struct rounding *q, const float *w, size_t at,
                      struct runt_err *err)
 {
     const char *name = q->src->tensors[q->index].name;
-    double sq = 0, e = 0, max = 0;
     for (size_t i = 0; i < q->n_cols; i++)
         if (!isfinite(w[i]))
             return err_set(err, RUNT_E_FORMAT,
@@ -155,9 +161,14 @@ static int round_row(struct rounding *q, const float *w, float *decoded, size_t 
                            "store",
                            q->src->name, name, (unsigned long long)(q->row + at), i,
                            (double)w[i]);
-    uint8_t *bytes = q->bytes + at * q->row_bytes;
-    q->to->encode(w, bytes, q->n_cols);
-    q->to->decode(bytes, decoded, q->n_cols);
+    return 0;
+}
+
+/* What rounding did to row `at` of this pass. */
+static int measure_row(struct rounding *q, const float *w, const float *decoded,
+                       size_t at, struct runt_err *err)
+{
+    double sq = 0, e = 0, max = 0;
     for (size_t i = 0; i < q->n_cols; i++) {
         double d = (double)decoded[i] - (double)w[i];
         sq += (double)w[i] * (double)w[i];
@@ -165,15 +176,17 @@ static int round_row(struct rounding *q, const float *w, float *decoded, size_t 
         max = fabs(d) > max ? fabs(d) : max;
     }
     if (!isfinite(e))
-        return err_set(
-            err, RUNT_E_FORMAT, "%s: tensor %s row %llu has a value too large for %s",
-            q->src->name, name, (unsigned long long)(q->row + at), q->to->name);
+        return err_set(err, RUNT_E_FORMAT,
+                       "%s: tensor %s row %llu has a value too large for %s",
+                       q->src->name, q->src->tensors[q->index].name,
+                       (unsigned long long)(q->row + at), q->to->name);
     q->sum_sq[at] = sq;
     q->sum_err[at] = e;
     q->max_err[at] = max;
     return 0;
 }
 
+/* Thread i's block of this pass. */
 static void round_rows(void *ctx, unsigned i, unsigned n)
 {
     (void)n;
@@ -183,29 +196,39 @@ static void round_rows(void *ctx, unsigned i, unsigned n)
         return;
     if (end > q->n_rows)
         end = q->n_rows;
-    float *w = q->weights + begin * q->n_cols,
-          *decoded = q->decoded + begin * q->n_cols;
+    float *w = q->weights + begin * q->n_cols, *decoded = q->decoded + i * q->n_cols;
+    uint8_t *bytes = q->bytes + begin / q->to->tile_rows * q->tile_bytes;
     struct runt_err *err = &q->errs[i];
     int rc = q->src->rows(q->src, q->index, q->row + begin, end - begin, w, err);
     for (size_t r = begin; !rc && r < end; r++)
-        rc = round_row(q, w + (r - begin) * q->n_cols, decoded, r, err);
+        rc = check_row(q, w + (r - begin) * q->n_cols, r, err);
+    if (!rc)
+        fmt_encode_rows(q->to, q->n_cols, end - begin, w, bytes);
+    for (size_t r = begin; !rc && r < end; r++) {
+        fmt_decode_row(q->to, q->n_cols, bytes, r - begin, decoded);
+        rc = measure_row(q, w + (r - begin) * q->n_cols, decoded, r, err);
+    }
 }
 
 static int rounding_init(struct rounding *q, unsigned n_threads, uint64_t n_rows,
                          struct runt_err *err)
 {
+    size_t tile = q->to->tile_rows;
+    _Static_assert(MIN_BLOCK_ROWS % 16 == 0, "whole tiles");
     q->block_rows = BLOCK_FLOATS / q->n_cols;
     if (q->block_rows < MIN_BLOCK_ROWS)
         q->block_rows = MIN_BLOCK_ROWS;
     if (q->block_rows > n_rows)
-        q->block_rows = (size_t)n_rows;
-    size_t rows, floats;
+        q->block_rows = (size_t)n_rows + tile - 1;
+    q->block_rows -= q->block_rows % tile;
+    size_t rows, floats, decoded;
     if (!size_mul(q->block_rows, n_threads, &rows) ||
-        !size_mul(rows, q->n_cols, &floats))
+        !size_mul(rows, q->n_cols, &floats) ||
+        !size_mul(n_threads, q->n_cols, &decoded))
         return err_nomem(err, "rows to round");
     q->weights = mem_array(floats, sizeof *q->weights);
-    q->decoded = mem_array(floats, sizeof *q->decoded);
-    q->bytes = mem_array(rows, q->row_bytes);
+    q->decoded = mem_array(decoded, sizeof *q->decoded);
+    q->bytes = mem_array(rows / tile, q->tile_bytes);
     q->sum_sq = mem_array(rows, sizeof *q->sum_sq);
     q->sum_err = mem_array(rows, sizeof *q->sum_err);
     q->max_err = mem_array(rows, sizeof *q->max_err);
@@ -227,6 +250,15 @@ static void rounding_free(struct rounding *q)
     mem_free(q->errs);
 }
 
+/* The tiles of a pass; all but a tensor's last are full. */
+static int write_rows(const struct rounding *q, struct gguf_writer *w, uint64_t *total,
+                      struct runt_err *err)
+{
+    size_t n_tiles = (q->n_rows + q->to->tile_rows - 1) / q->to->tile_rows;
+    *total += n_tiles * q->tile_bytes;
+    return gguf_write(w, q->bytes, n_tiles * q->tile_bytes, err);
+}
+
 struct tally {
     uint64_t done, total; /* weights */
 };
@@ -241,7 +273,7 @@ static int write_tensor(const struct tensor_source *src, size_t index,
         .src = src, .index = index, .to = r->to, .n_cols = (size_t)r->desc.n_cols};
     double sum_sq = 0, sum_err = 0;
     if (r->desc.n_cols > MAX_COLS ||
-        !fmt_row_bytes(r->to, r->desc.n_cols, &q.row_bytes))
+        !fmt_tile_bytes(r->to, r->desc.n_cols, &q.tile_bytes))
         return err_set(err, RUNT_E_FORMAT,
                        "%s: tensor %s: rows of %llu numbers are too "
                        "long",
@@ -265,14 +297,13 @@ static int write_tensor(const struct tensor_source *src, size_t index,
             r->max_error = fmax(r->max_error, q.max_err[i]);
         }
         if (!rc)
-            rc = gguf_write(w, q.bytes, q.n_rows * q.row_bytes, err);
+            rc = write_rows(&q, w, &r->bytes, err);
         tally->done += q.n_rows * q.n_cols;
         if (!rc && o->progress &&
             o->progress(o->progress_ctx, r->desc.name, tally->done, tally->total))
             rc = err_set(err, RUNT_E_INTERRUPTED, "interrupted");
     }
     r->rel_error = sum_sq > 0 ? sqrt(sum_err / sum_sq) : 0;
-    r->bytes = r->desc.n_rows * q.row_bytes;
     rounding_free(&q);
     return rc;
 }

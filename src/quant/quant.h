@@ -8,7 +8,8 @@
  *     added to every token, and are 0.6% of GPT-2), the wanted type when it is a float
  * one;
  *  4. every other matrix: the wanted type.
- * A row that is not whole blocks falls back to F16, and the report says so. */
+ * A row that is not whole blocks falls back to F16, a vector that an override wants in
+ * R4 to F32, and the report says so.  (In R4 every matrix is whole: it pads.) */
 #ifndef RUNT_QUANT_H
 #define RUNT_QUANT_H
 

@@ -32,9 +32,12 @@ struct tok_vocab {
     struct tok_str *tokens; /* by id */
     int32_t *kinds;         /* by id, enum tok_kind */
     size_t n_merges;
-    struct tok_str *merges; /* by rank, "left right" */
+    struct tok_str *merges; /* by rank, "left right"; may be NULL where pairs is not */
     int32_t bos, eos;       /* -1 when there is none */
-    void *storage;          /* owns the strings when loaded from a folder */
+    void *storage;          /* owns strings that are not borrowed */
+    /* By rank, from tok_compact_expand: the two parts of a merge, which then makes
+     * token 256 + rank.  NULL: to be found by their strings. */
+    int32_t (*pairs)[2];
 };
 
 /* vocab.json + merges.txt (with added_tokens.json where present), or tokenizer.json,
@@ -58,6 +61,30 @@ int tok_vocab_synthetic(size_t n_tokens, struct tok_vocab *out, struct runt_err 
 int tok_vocab_save(const struct tok_vocab *v, const char *dir, struct runt_err *err);
 void tok_vocab_free(struct tok_vocab *v);
 
+/* A vocabulary without its strings (tok_compact.c): tokens 0 to 255 stand for bytes,
+ * token 256 + i is the result of merge i, and others follow. */
+struct tok_compact {
+    uint8_t bytes[256]; /* by id */
+    size_t n_merges;
+    int32_t (*pairs)[2]; /* by rank: left, right, both below 256 + rank */
+    size_t n_tail;
+    const struct tok_str *tail; /* borrowed */
+};
+
+/* Errors: RUNT_E_UNSUPPORTED when the vocabulary does not have that shape.  Borrows
+ * from `v`; free with tok_compact_free. */
+int tok_compact_make(const struct tok_vocab *v, struct tok_compact *out,
+                     struct runt_err *err);
+/* The tokens again, byte for byte; every kind is TOK_NORMAL, bos and eos are -1.  On
+ * success it has taken c->pairs, and leaves `merges` NULL: a tokenizer needs no more;
+ * the tail's strings stay borrowed.  `name` (file and key) starts error lines:
+ * RUNT_E_FORMAT, RUNT_E_NOMEM. */
+int tok_compact_expand(struct tok_compact *c, const char *name, struct tok_vocab *out,
+                       struct runt_err *err);
+void tok_compact_free(struct tok_compact *c);
+/* Make `merges` from pairs, where it is NULL. */
+int tok_vocab_spell_merges(struct tok_vocab *v, struct runt_err *err);
+
 struct tok;
 /* Build a tokenizer; keeps nothing of `v`.  `name` starts error lines. */
 int tok_create(const struct tok_vocab *v, const char *name, struct tok **out,
@@ -67,7 +94,7 @@ void tok_destroy(struct tok *t); /* NULL is fine */
 size_t tok_n_tokens(const struct tok *t);
 int32_t tok_bos(const struct tok *t); /* -1 when there is none */
 int32_t tok_eos(const struct tok *t);
-/* The id of a token given as plain bytes, or -1. */
+/* The lowest id of a token given as plain bytes, or -1.  Looks at every token. */
 int32_t tok_find(const struct tok *t, const char *bytes, size_t n);
 
 /* Text -> ids.  With `special`, control and user-defined tokens that stand in the text

@@ -83,7 +83,7 @@ static int spell_tokens(struct tok *t, const struct tok_vocab *v,
 static int map_tokens(struct tok *t, const struct tok_vocab *v, struct strmap *names,
                       const struct tok_origin *from, struct runt_err *err)
 {
-    if (strmap_init(names, v->n_tokens) || strmap_init(&t->by_bytes, v->n_tokens))
+    if (strmap_init(names, v->n_tokens))
         return err_nomem(err, "a vocabulary's index");
     for (size_t id = 0; id < v->n_tokens; id++) {
         struct tok_str s = v->tokens[id];
@@ -91,16 +91,12 @@ static int map_tokens(struct tok *t, const struct tok_vocab *v, struct strmap *n
         if (t->bytes[id].len == 0)
             continue;
         if (strmap_put(names, v->tokens, i, &same))
-            goto crowded;
+            return err_set(err, RUNT_E_FORMAT,
+                           "%s: token %zu: too many tokens hash alike", from->tokens,
+                           id);
         if (same != i)
             return err_set(err, RUNT_E_FORMAT, "%s: tokens %d and %d are both \"%.*s\"",
                            from->tokens, same, i, shown(s), s.data);
-        if (strmap_put(&t->by_bytes, t->bytes, i, &same))
-            goto crowded;
-        continue;
-    crowded:
-        return err_set(err, RUNT_E_FORMAT, "%s: token %zu: too many tokens hash alike",
-                       from->tokens, id);
     }
     return 0;
 }
@@ -146,36 +142,61 @@ static int merge_err(const struct tok_origin *from, size_t rank, struct runt_err
     return err_set(err, RUNT_E_FORMAT, "%s: merge %zu: %s", from->merges, rank, what);
 }
 
-static int resolve_merge(const struct tok *t, const struct tok_vocab *v,
-                         const struct strmap *names, const struct tok_origin *from,
-                         size_t rank, int32_t pair[2], struct runt_err *err)
+static int check_plain(const struct tok *t, const struct tok_vocab *v,
+                       const struct tok_origin *from, size_t rank, const char *what,
+                       int32_t id, struct runt_err *err)
 {
-    struct tok_str m = v->merges[rank], part[2];
+    struct tok_str s = v->tokens[id];
+    return is_plain(t, id) ? 0
+                           : merge_err(from, rank, err, "%s\"%.*s\" is a special token",
+                                       what, shown(s), s.data ? s.data : "");
+}
+
+/* The ids of a merge's two parts and of its result, by their strings. */
+static int find_parts(const struct tok *t, const struct tok_vocab *v,
+                      const struct strmap *names, const struct tok_origin *from,
+                      size_t rank, int32_t pair[2], int32_t *result,
+                      struct runt_err *err)
+{
+    struct tok_str m = v->merges[rank];
     const char *space = m.len ? memchr(m.data, ' ', m.len) : NULL;
     size_t left = space ? (size_t)(space - m.data) : 0;
     if (!space || left == 0 || left + 1 == m.len ||
         memchr(space + 1, ' ', m.len - left - 1))
         return merge_err(from, rank, err, "\"%.*s\" is not two tokens and one space",
                          shown(m), m.data ? m.data : "");
-    part[0] = (struct tok_str){m.data, left};
-    part[1] = (struct tok_str){space + 1, m.len - left - 1};
+    struct tok_str part[2] = {{m.data, left}, {space + 1, m.len - left - 1}};
     for (int i = 0; i < 2; i++) {
         pair[i] = strmap_get(names, v->tokens, part[i], (struct tok_str){0});
-        if (pair[i] < 0 || !is_plain(t, pair[i]))
-            return merge_err(from, rank, err, "\"%.*s\" is %s", shown(part[i]),
-                             part[i].data,
-                             pair[i] < 0 ? "not in the vocabulary" : "a special token");
+        if (pair[i] < 0)
+            return merge_err(from, rank, err, "\"%.*s\" is not in the vocabulary",
+                             shown(part[i]), part[i].data);
+        int rc = check_plain(t, v, from, rank, "", pair[i], err);
+        if (rc)
+            return rc;
     }
-    int32_t id = strmap_get(names, v->tokens, part[0], part[1]);
-    if (id < 0 || !is_plain(t, id))
-        return merge_err(from, rank, err, "its result \"%.*s%.*s\" is %s",
-                         shown(part[0]), part[0].data, shown(part[1]), part[1].data,
-                         id < 0 ? "not in the vocabulary" : "a special token");
-    struct tok_str a = t->bytes[pair[0]], b = t->bytes[pair[1]], ab = t->bytes[id];
+    *result = strmap_get(names, v->tokens, part[0], part[1]);
+    if (*result < 0)
+        return merge_err(from, rank, err,
+                         "its result \"%.*s%.*s\" is not in the vocabulary",
+                         shown(part[0]), part[0].data, shown(part[1]), part[1].data);
+    return 0;
+}
+
+static int check_merge(const struct tok *t, const struct tok_vocab *v,
+                       const struct tok_origin *from, size_t rank,
+                       const int32_t pair[2], struct runt_err *err)
+{
+    int32_t result = t->merged[rank];
+    int rc = check_plain(t, v, from, rank, "", pair[0], err);
+    rc = rc ? rc : check_plain(t, v, from, rank, "", pair[1], err);
+    rc = rc ? rc : check_plain(t, v, from, rank, "its result ", result, err);
+    if (rc)
+        return rc;
+    struct tok_str a = t->bytes[pair[0]], b = t->bytes[pair[1]], ab = t->bytes[result];
     if (ab.len != a.len + b.len || memcmp(ab.data, a.data, a.len) ||
         memcmp(ab.data + a.len, b.data, b.len))
         return merge_err(from, rank, err, "its result is spelled unlike its two parts");
-    t->merged[rank] = id;
     return 0;
 }
 
@@ -194,13 +215,24 @@ static void sort_by(const int32_t (*pairs)[2], int side, const uint32_t *in,
     }
 }
 
+/* The error of a merge that came before. */
+static int twice_err(const struct tok_vocab *v, const struct tok_origin *from,
+                     const int32_t pair[2], uint32_t rank, uint32_t before,
+                     struct runt_err *err)
+{
+    struct tok_str a = v->tokens[pair[0]], b = v->tokens[pair[1]];
+    return merge_err(from, rank, err, "\"%.*s %.*s\" was already %s %u", shown(a),
+                     a.data, shown(b), b.data, from->lines ? "line" : "merge",
+                     from->lines ? from->lines[before] : before);
+}
+
 static int build_merges(struct tok *t, const struct tok_vocab *v,
                         const struct strmap *names, const struct tok_origin *from,
                         struct runt_err *err)
 {
     int rc = 0;
     size_t n = v->n_merges;
-    int32_t(*pairs)[2] = mem_array(n, sizeof *pairs);
+    int32_t(*found)[2] = mem_array(v->pairs ? 0 : n, sizeof *found);
     uint32_t *by_right = mem_array(n, sizeof *by_right);
     uint32_t *order = mem_array(n, sizeof *order);
     uint32_t *right_row = mem_array(v->n_tokens + 2, sizeof *right_row);
@@ -208,31 +240,35 @@ static int build_merges(struct tok *t, const struct tok_vocab *v,
     t->merge_row = mem_array(v->n_tokens + 2, sizeof *t->merge_row);
     t->merges = mem_array(n, sizeof *t->merges);
     t->merged = mem_array(n, sizeof *t->merged);
-    if (!pairs || !by_right || !order || !right_row || !t->merge_row || !t->merges ||
+    if (!found || !by_right || !order || !right_row || !t->merge_row || !t->merges ||
         !t->merged) {
         rc = err_nomem(err, "a vocabulary's merges");
         goto out;
     }
-    for (size_t rank = 0; rank < n && !rc; rank++)
-        rc = resolve_merge(t, v, names, from, rank, pairs[rank], err);
+    const int32_t(*p)[2] = (const int32_t(*)[2])(v->pairs ? v->pairs : found);
+    for (size_t rank = 0; rank < n && !rc; rank++) {
+        if (!v->pairs)
+            rc =
+                find_parts(t, v, names, from, rank, found[rank], &t->merged[rank], err);
+        else
+            t->merged[rank] = 256 + (int32_t)rank;
+        if (!rc)
+            rc = check_merge(t, v, from, rank, p[rank], err);
+    }
     if (rc)
         goto out;
-    const int32_t(*p)[2] = (const int32_t(*)[2])pairs;
     sort_by(p, 1, NULL, by_right, n, right_row, v->n_tokens);
     sort_by(p, 0, by_right, order, n, t->merge_row, v->n_tokens);
     for (size_t i = 0; i < n; i++) {
         uint32_t m = order[i], before = i ? order[i - 1] : m;
         t->merges[i] = (struct tok_merge){p[m][1], m};
         if (before != m && p[before][0] == p[m][0] && p[before][1] == p[m][1]) {
-            struct tok_str s = v->merges[m];
-            rc = merge_err(from, m, err, "\"%.*s\" was already %s %u", shown(s), s.data,
-                           from->lines ? "line" : "merge",
-                           from->lines ? from->lines[before] : before);
+            rc = twice_err(v, from, p[m], m, before, err);
             goto out;
         }
     }
 out:
-    mem_free(pairs);
+    mem_free(found);
     mem_free(by_right);
     mem_free(order);
     mem_free(right_row);
@@ -342,7 +378,6 @@ void tok_destroy(struct tok *t)
 {
     if (!t)
         return;
-    strmap_free(&t->by_bytes);
     mem_free(t->bytes);
     mem_free(t->blob);
     mem_free(t->kinds);
@@ -371,9 +406,10 @@ int32_t tok_eos(const struct tok *t)
 
 int32_t tok_find(const struct tok *t, const char *bytes, size_t n)
 {
-    return n ? strmap_get(&t->by_bytes, t->bytes, (struct tok_str){bytes, n},
-                          (struct tok_str){0})
-             : -1;
+    for (size_t id = 0; n && id < t->n_tokens; id++)
+        if (t->bytes[id].len == n && !memcmp(t->bytes[id].data, bytes, n))
+            return (int32_t)id;
+    return -1;
 }
 
 const char *tok_bytes(const struct tok *t, int32_t id, size_t *n)

@@ -57,7 +57,6 @@ struct tok {
     struct tok_str *bytes; /* by id, into `blob`; empty for unused tokens */
     char *blob;
     uint8_t *kinds;
-    struct strmap by_bytes;
     int32_t bos, eos, unknown; /* or -1 */
     int32_t byte_id[256];      /* the token of one byte, `unknown`, or -1 */
     uint32_t *merge_row;

@@ -53,6 +53,11 @@ bool tok_spell(const char *s, size_t n, char *bytes, size_t *n_bytes)
     size_t k = 0;
     for (size_t i = 0, len; i < n; i += len) {
         uint32_t c;
+        if (s[i] > 32 && s[i] < 127) { /* most characters of most tokens */
+            bytes[k++] = s[i];
+            len = 1;
+            continue;
+        }
         len = decode(s + i, n - i, &c);
         int b = len ? tok_char_to_byte(c) : -1;
         if (b < 0)

@@ -372,7 +372,7 @@ int tok_vocab_pad(struct tok_vocab *v, size_t n_tokens, struct runt_err *err)
     v->kinds = kinds;
     for (size_t id = 0; id < old; id++)
         fits = fits && size_add(bytes, tokens[id].len, &bytes);
-    for (size_t i = 0; i < v->n_merges; i++)
+    for (size_t i = 0; v->merges && i < v->n_merges; i++)
         fits = fits && size_add(bytes, v->merges[i].len, &bytes);
     fits = fits && size_add(bytes, (n_tokens - old) * PAD_ROOM, &bytes);
     /* `storage` is one block: the old strings move to the new one. */
@@ -380,7 +380,8 @@ int tok_vocab_pad(struct tok_vocab *v, size_t n_tokens, struct runt_err *err)
     if (!storage)
         return err_nomem(err, "unused tokens");
     copy_strings(tokens, old, &p);
-    copy_strings(v->merges, v->n_merges, &p);
+    if (v->merges)
+        copy_strings(v->merges, v->n_merges, &p);
     for (size_t id = old; id < n_tokens; id++) {
         tokens[id] = (struct tok_str){p, (size_t)pad_name(p, id)};
         kinds[id] = TOK_UNUSED;
@@ -398,5 +399,6 @@ void tok_vocab_free(struct tok_vocab *v)
     mem_free(v->kinds);
     mem_free(v->merges);
     mem_free(v->storage);
+    mem_free(v->pairs);
     *v = (struct tok_vocab){.bos = -1, .eos = -1};
 }

@@ -27,7 +27,7 @@ static void fuzz_arrays(const char *p, const char *end)
     struct tok_str *tokens = mem_array(MAX_LINES, sizeof *tokens);
     struct tok_str *merges = mem_array(MAX_LINES, sizeof *merges);
     int32_t *kinds = mem_array(MAX_LINES, sizeof *kinds);
-    struct tok_vocab v = {0, tokens, kinds, 0, merges, -1, -1, NULL};
+    struct tok_vocab v = {0, tokens, kinds, 0, merges, -1, -1, NULL, NULL};
     for (int i = 0; i < MAX_LINES && p < stop; i++) {
         const char *newline = memchr(p, '\n', (size_t)(stop - p));
         const char *line_end = newline ? newline : stop;

@@ -62,7 +62,7 @@ static bool check_vocab(const struct tok_vocab *v, const char *text, size_t n)
 }
 
 /* The same for a vocabulary that a parser made, which it frees. */
-static void check_parsed(struct tok_vocab *v, const char *text, size_t n)
+static inline void check_parsed(struct tok_vocab *v, const char *text, size_t n)
 {
     struct runt_err err = {0};
     if (tok_vocab_pad(v, v->n_tokens + n % 7, &err) || !check_vocab(v, text, n))
@@ -71,7 +71,7 @@ static void check_parsed(struct tok_vocab *v, const char *text, size_t n)
 }
 
 /* The text after the next line "%%", whose part before it becomes *head. */
-static const char *next_part(const char *p, const char *end, size_t *n_head)
+static inline const char *next_part(const char *p, const char *end, size_t *n_head)
 {
     for (const char *s = p; end - s >= 4; s++)
         if (!memcmp(s, "\n%%\n", 4)) {

@@ -1,32 +1,14 @@
-/* The kernels in AVX2, FMA and F16C.  The 16 lanes of the specification are two
- * registers (struct lanes); a block fills one, even blocks .lo and odd blocks .hi.
+/* The kernels in AVX2, FMA and F16C: rows of floats, rounding to 8 bits, and rows that
+ * are changed in place; tile_avx2.c and attn_avx2.c have the others.  The 16 lanes of
+ * the specification are two registers (struct lanes).
  *
  * Dot products come as one function for each format, made from an inline body whose
  * format and number of vectors are constants.  Several vectors at a time share the work
- * of unpacking a weight; no vector's own sequence of operations changes with that.
- *
- * Products of bytes: the only instruction multiplies unsigned by signed bytes and adds
- * pairs with saturation at 16 bits.  |w| * (x with the sign of w) stays at or below
- * 2 * 128 * 127 = 32512, which does not saturate. */
-#include "kern/kern_impl.h"
+ * of decoding a weight; no vector's own sequence of operations changes with that. */
+#include "kern/x86/avx2.h"
 
-#include <immintrin.h>
 #include <math.h>
 #include <string.h>
-
-#define INLINE static inline __attribute__((always_inline))
-
-struct lanes {
-    __m256 lo, hi; /* lanes 0 to 7, 8 to 15 */
-};
-
-INLINE float lanes_sum(struct lanes v)
-{
-    __m256 a8 = _mm256_add_ps(v.lo, v.hi);
-    __m128 a4 = _mm_add_ps(_mm256_castps256_ps128(a8), _mm256_extractf128_ps(a8, 1));
-    __m128 a2 = _mm_add_ps(a4, _mm_movehl_ps(a4, a4));
-    return _mm_cvtss_f32(_mm_add_ss(a2, _mm_movehdup_ps(a2)));
-}
 
 /* ---- rows of floats ---- */
 
@@ -111,236 +93,91 @@ static void dot_bf16(size_t n, const void *w, const void *x, size_t x_stride,
     float_row(FMT_BF16, n, w, x, x_stride, n_x, out, out_stride);
 }
 
-/* ---- rows of blocks ---- */
+/* ---- activations ---- */
 
-enum { BLOCK_VECTORS = 8 };
+enum { GROUP_REGS = KERN_GROUP / 8 };
 
-struct block {
-    __m256i u, q; /* unsigned factors; signed weights, where u is their magnitude */
-    __m256 scale, min;
-};
-
-INLINE size_t block_bytes(enum fmt_type type)
+/* 32 numbers times inv, clamped to [-127, 127] (NaN gives -127) and rounded. */
+INLINE __m256i quantize32(const __m256 *x, __m256 inv)
 {
-    return type == FMT_Q8_0   ? KERN_Q8_0_BYTES
-           : type == FMT_Q4_0 ? KERN_Q4_0_BYTES
-                              : KERN_Q4_1_BYTES;
-}
-
-INLINE __m256 broadcast_f16(const uint8_t *p)
-{
-    uint16_t h;
-    memcpy(&h, p, sizeof h);
-    return _mm256_cvtph_ps(_mm_set1_epi16((short)h));
-}
-
-/* 16 bytes twice, the second copy moved down by a nibble: the order of the block. */
-INLINE __m256i nibbles(const uint8_t *p)
-{
-    __m256i twice = _mm256_broadcastsi128_si256(_mm_loadu_si128((const void *)p));
-    twice = _mm256_srlv_epi64(twice, _mm256_setr_epi64x(0, 0, 4, 4));
-    return _mm256_and_si256(twice, _mm256_set1_epi8(15));
-}
-
-INLINE struct block unpack(enum fmt_type type, const uint8_t *p)
-{
-    struct block b = {.scale = broadcast_f16(p)};
-    if (type == FMT_Q8_0) {
-        b.q = _mm256_loadu_si256((const void *)(p + 2));
-        b.u = _mm256_abs_epi8(b.q);
-    } else if (type == FMT_Q4_0) {
-        b.u = nibbles(p + 2);
-    } else {
-        b.min = broadcast_f16(p + 2);
-        b.u = nibbles(p + 4);
+    __m256i q[4];
+    for (int i = 0; i < 4; i++) {
+        __m256 v = _mm256_mul_ps(x[i], inv);
+        v = _mm256_max_ps(v, _mm256_set1_ps(-KERN_ACT_MAX_Q));
+        v = _mm256_min_ps(v, _mm256_set1_ps(KERN_ACT_MAX_Q));
+        q[i] = _mm256_cvtps_epi32(v);
     }
-    return b;
+    /* packs work in 128-bit halves: the permutation puts 4 numbers each in order */
+    __m256i b = _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]),
+                                   _mm256_packs_epi32(q[2], q[3]));
+    return _mm256_permutevar8x32_epi32(b, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
 }
 
-/* Sums of 4 neighbouring products from those of 2, as floats. */
-INLINE __m256 group_sums(__m256i pairs)
+/* The sums of the q[j] with j % 4 < 2 and of the others, 16 bits each, in the low 4
+ * bytes and again in the high 4 of each 8; those of two registers as 64-bit halves. */
+INLINE __m128i pair_sums(__m256i q0, __m256i q1)
 {
-    return _mm256_cvtepi32_ps(_mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+    const __m256i ones = _mm256_set1_epi8(1);
+    __m256i a = _mm256_maddubs_epi16(ones, q0), b = _mm256_maddubs_epi16(ones, q1);
+    __m128i a4 =
+        _mm_add_epi16(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+    __m128i b4 =
+        _mm_add_epi16(_mm256_castsi256_si128(b), _mm256_extracti128_si256(b, 1));
+    __m128i s = _mm_add_epi16(_mm_unpacklo_epi64(a4, b4), _mm_unpackhi_epi64(a4, b4));
+    return _mm_add_epi16(s, _mm_shuffle_epi32(s, 0xb1));
 }
 
-/* One block of the row against the same block of n_v vectors.  Q4_0 has two exact ways
- * to take 8 off its weights: for one vector from the products, for several once and for
- * all from the weight, which then needs its sign moved. */
-INLINE void block_step(enum fmt_type type, int n_v, const uint8_t *w, const char *x,
-                       size_t x_stride, __m256 *acc)
+/* The maximum is that of the bits of |x|, as integers; kern_ref.c says why. */
+INLINE void quantize_group(const __m256 x[GROUP_REGS], struct kern_act *out)
 {
-    const __m256i eight = _mm256_set1_epi8(8), one = _mm256_set1_epi8(1);
-    bool move_sign = type == FMT_Q8_0 || (type == FMT_Q4_0 && n_v > 1);
-    struct block b = unpack(type, w);
-    if (type == FMT_Q4_0 && move_sign) {
-        b.q = _mm256_sub_epi8(b.u, eight);
-        b.u = _mm256_abs_epi8(b.q);
+    const __m256i magnitude = _mm256_set1_epi32(0x7fffffff);
+    __m256i m = _mm256_setzero_si256();
+    for (int i = 0; i < GROUP_REGS; i++)
+        m = _mm256_max_epi32(m, _mm256_and_si256(_mm256_castps_si256(x[i]), magnitude));
+    __m128i m4 =
+        _mm_max_epi32(_mm256_castsi256_si128(m), _mm256_extracti128_si256(m, 1));
+    m4 = _mm_max_epi32(m4, _mm_shuffle_epi32(m4, 0x4e));
+    m4 = _mm_max_epi32(m4, _mm_shuffle_epi32(m4, 0xb1));
+    if (_mm_cvtsi128_si32(m4) < KERN_ACT_MIN_BITS) {
+        memset(out, 0, sizeof *out);
+        return;
     }
-    for (int k = 0; k < n_v; k++) {
-        const struct kern_act *a = (const void *)(x + k * x_stride);
-        __m256i q = _mm256_loadu_si256((const void *)a->q);
-        __m256 d = _mm256_broadcast_ss(&a->d);
-        __m256i pairs =
-            _mm256_maddubs_epi16(b.u, move_sign ? _mm256_sign_epi8(q, b.q) : q);
-        if (type == FMT_Q4_0 && !move_sign)
-            pairs = _mm256_sub_epi16(pairs, _mm256_maddubs_epi16(eight, q));
-        acc[k] = _mm256_fmadd_ps(_mm256_mul_ps(b.scale, d), group_sums(pairs), acc[k]);
-        if (type == FMT_Q4_1) {
-            pairs = _mm256_maddubs_epi16(one, q);
-            acc[k] =
-                _mm256_fmadd_ps(_mm256_mul_ps(b.min, d), group_sums(pairs), acc[k]);
-        }
-    }
-}
+    float max = _mm_cvtss_f32(_mm_castsi128_ps(m4));
+    __m256 inv = _mm256_set1_ps(KERN_ACT_MAX_Q / max);
+    __m256i q0 = quantize32(x, inv), q1 = quantize32(x + 4, inv);
+    _mm256_storeu_si256((void *)out->q, q0);
+    _mm256_storeu_si256((void *)(out->q + KERN_HALF), q1);
+    out->d = max / KERN_ACT_MAX_Q;
 
-/* Few vectors: even and odd blocks in turn, two chains of fma for each. */
-INLINE void block_few(enum fmt_type type, int n_v, size_t n_blocks, const uint8_t *w,
-                      const char *x, size_t x_stride, float *out, size_t out_stride)
-{
-    __m256 lo[BLOCK_VECTORS / 2], hi[BLOCK_VECTORS / 2];
-    size_t bytes = block_bytes(type), b = 0;
-    for (int k = 0; k < n_v; k++)
-        lo[k] = hi[k] = _mm256_setzero_ps();
-    for (; b + 2 <= n_blocks;
-         b += 2, w += 2 * bytes, x += 2 * sizeof(struct kern_act)) {
-        block_step(type, n_v, w, x, x_stride, lo);
-        block_step(type, n_v, w + bytes, x + sizeof(struct kern_act), x_stride, hi);
-    }
-    if (b < n_blocks)
-        block_step(type, n_v, w, x, x_stride, lo);
-    for (int k = 0; k < n_v; k++)
-        out[k * out_stride] = lanes_sum((struct lanes){lo[k], hi[k]});
-}
-
-/* Many vectors: all even blocks, then all odd ones, because 16 accumulators would not
- * leave a register free. */
-INLINE void block_many(enum fmt_type type, size_t n_blocks, const uint8_t *w,
-                       const char *x, size_t x_stride, float *out, size_t out_stride)
-{
-    __m256 acc[2][BLOCK_VECTORS];
-    for (size_t odd = 0; odd < 2; odd++) {
-        __m256 a[BLOCK_VECTORS];
-        for (int k = 0; k < BLOCK_VECTORS; k++)
-            a[k] = _mm256_setzero_ps();
-        for (size_t b = odd; b < n_blocks; b += 2)
-            block_step(type, BLOCK_VECTORS, w + b * block_bytes(type),
-                       x + b * sizeof(struct kern_act), x_stride, a);
-        for (int k = 0; k < BLOCK_VECTORS; k++)
-            acc[odd][k] = a[k];
-    }
-    for (int k = 0; k < BLOCK_VECTORS; k++)
-        out[k * out_stride] = lanes_sum((struct lanes){acc[0][k], acc[1][k]});
-}
-
-INLINE void block_row(enum fmt_type type, size_t n, const void *w, const char *x,
-                      size_t x_stride, size_t n_x, float *out, size_t out_stride)
-{
-    size_t n_blocks = n / KERN_BLOCK, k = 0;
-    for (; k + BLOCK_VECTORS <= n_x; k += BLOCK_VECTORS)
-        block_many(type, n_blocks, w, x + k * x_stride, x_stride, out + k * out_stride,
-                   out_stride);
-    for (; k + BLOCK_VECTORS / 2 <= n_x; k += BLOCK_VECTORS / 2)
-        block_few(type, BLOCK_VECTORS / 2, n_blocks, w, x + k * x_stride, x_stride,
-                  out + k * out_stride, out_stride);
-    for (; k < n_x; k++)
-        block_few(type, 1, n_blocks, w, x + k * x_stride, 0, out + k * out_stride, 0);
-}
-
-static void dot_q8_0(size_t n, const void *w, const void *x, size_t x_stride,
-                     size_t n_x, float *out, size_t out_stride)
-{
-    block_row(FMT_Q8_0, n, w, x, x_stride, n_x, out, out_stride);
-}
-
-static void dot_q4_0(size_t n, const void *w, const void *x, size_t x_stride,
-                     size_t n_x, float *out, size_t out_stride)
-{
-    block_row(FMT_Q4_0, n, w, x, x_stride, n_x, out, out_stride);
-}
-
-static void dot_q4_1(size_t n, const void *w, const void *x, size_t x_stride,
-                     size_t n_x, float *out, size_t out_stride)
-{
-    block_row(FMT_Q4_1, n, w, x, x_stride, n_x, out, out_stride);
-}
-
-/* 8 numbers times inv, clamped to [-127, 127] (NaN gives -127) and rounded. */
-INLINE __m256i quantize8(const float *x, __m256 inv)
-{
-    __m256 v = _mm256_mul_ps(_mm256_loadu_ps(x), inv);
-    v = _mm256_max_ps(v, _mm256_set1_ps(-KERN_ACT_MAX_Q));
-    v = _mm256_min_ps(v, _mm256_set1_ps(KERN_ACT_MAX_Q));
-    return _mm256_cvtps_epi32(v);
-}
-
-INLINE __m256i abs_bits(const float *x)
-{
-    __m256i v = _mm256_loadu_si256((const void *)x);
-    return _mm256_and_si256(v, _mm256_set1_epi32(0x7fffffff));
+    __m128i s = pair_sums(q0, q1);
+    __m128i minus8 = _mm_sub_epi16(_mm_setzero_si128(), _mm_slli_epi16(s, 3));
+    __m128i both = _mm_add_epi16(minus8, _mm_unpackhi_epi64(minus8, minus8));
+    out->sum[0] = (int16_t)(_mm_extract_epi16(s, 0) + _mm_extract_epi16(s, 1));
+    out->sum[1] = (int16_t)(_mm_extract_epi16(s, 4) + _mm_extract_epi16(s, 5));
+    int32_t pairs[3] = {_mm_cvtsi128_si32(minus8), _mm_extract_epi32(minus8, 2),
+                        _mm_cvtsi128_si32(both)};
+    memcpy(out->minus8[0], &pairs[0], 4);
+    memcpy(out->minus8[1], &pairs[1], 4);
+    memcpy(out->minus8_both, &pairs[2], 4);
 }
 
 static void quantize_act(size_t n, const float *x, struct kern_act *out)
 {
-    for (; n >= KERN_ACT_LEN; n -= KERN_ACT_LEN, x += KERN_ACT_LEN, out++) {
-        __m256i m8 =
-            _mm256_max_epi32(_mm256_max_epi32(abs_bits(x), abs_bits(x + 8)),
-                             _mm256_max_epi32(abs_bits(x + 16), abs_bits(x + 24)));
-        __m128i m =
-            _mm_max_epi32(_mm256_castsi256_si128(m8), _mm256_extracti128_si256(m8, 1));
-        m = _mm_max_epi32(m, _mm_unpackhi_epi64(m, m));
-        m = _mm_max_epi32(m, _mm_shuffle_epi32(m, 1));
-        if (_mm_cvtsi128_si32(m) < KERN_ACT_MIN_BITS) {
-            memset(out, 0, sizeof *out);
-            continue;
-        }
-        float max = _mm_cvtss_f32(_mm_castsi128_ps(m));
-        __m256 inv = _mm256_set1_ps(KERN_ACT_MAX_Q / max);
-        __m256i a = _mm256_packs_epi32(quantize8(x, inv), quantize8(x + 8, inv));
-        __m256i b = _mm256_packs_epi32(quantize8(x + 16, inv), quantize8(x + 24, inv));
-        /* packs works inside 128-bit halves: put the groups of 4 back in order */
-        __m256i q = _mm256_permutevar8x32_epi32(
-            _mm256_packs_epi16(a, b), _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
-        out->d = max / KERN_ACT_MAX_Q;
-        _mm256_storeu_si256((void *)out->q, q);
+    for (size_t i = 0; i < n; i += KERN_GROUP, out++) {
+        __m256 v[GROUP_REGS];
+        for (size_t j = 0; j < GROUP_REGS; j++)
+            v[j] = load_part(x, i + 8 * j, n);
+        quantize_group(v, out);
     }
 }
 
 /* ---- rows that are changed in place ---- */
 
-/* The first n of 8 elements, n from 0 to 8. */
-INLINE __m256i first(size_t n)
-{
-    static const int32_t table[16] = {-1, -1, -1, -1, -1, -1, -1, -1};
-    return _mm256_loadu_si256((const void *)(table + 8 - n));
-}
+struct norm {
+    __m256 mean, inv;
+};
 
-/* The elements i to i + 7 that are below n; +0 for the others. */
-INLINE __m256 load_part(const float *x, size_t i, size_t n)
-{
-    if (i + 8 <= n)
-        return _mm256_loadu_ps(x + i);
-    return i < n ? _mm256_maskload_ps(x + i, first(n - i)) : _mm256_setzero_ps();
-}
-
-INLINE void store_part(float *x, size_t i, size_t n, __m256 v)
-{
-    if (i + 8 <= n)
-        _mm256_storeu_ps(x + i, v);
-    else if (i < n)
-        _mm256_maskstore_ps(x + i, first(n - i), v);
-}
-
-/* v where the element i + its index is below n, +0 for the others. */
-INLINE __m256 keep_part(__m256 v, size_t i, size_t n)
-{
-    if (i + 8 <= n)
-        return v;
-    return i < n ? _mm256_and_ps(v, _mm256_castsi256_ps(first(n - i)))
-                 : _mm256_setzero_ps();
-}
-
-static void layer_norm(size_t n, const float *x, const float *gain, const float *bias,
-                       float eps, float *out)
+INLINE struct norm norm_of(size_t n, const float *x, float eps)
 {
     struct lanes s = {_mm256_setzero_ps(), _mm256_setzero_ps()}, s2 = s;
     for (size_t i = 0; i < n; i += KERN_LANES) {
@@ -355,37 +192,34 @@ static void layer_norm(size_t n, const float *x, const float *gain, const float 
         s2.hi = _mm256_fmadd_ps(b, b, s2.hi);
     }
     __m256 inv = _mm256_set1_ps(1 / sqrtf(lanes_sum(s2) / (float)n + eps));
-    for (size_t i = 0; i < n; i += 8) {
-        __m256 v = _mm256_mul_ps(_mm256_sub_ps(load_part(x, i, n), mean), inv);
-        v = _mm256_fmadd_ps(v, load_part(gain, i, n), load_part(bias, i, n));
-        store_part(out, i, n, v);
-    }
+    return (struct norm){mean, inv};
 }
 
-/* kern_ref_expf, step for step. */
-INLINE __m256 exp8(__m256 x)
+INLINE __m256 norm8(struct norm m, const float *x, const float *gain, const float *bias,
+                    size_t i, size_t n)
 {
-    const __m256 one = _mm256_set1_ps(1), round = _mm256_set1_ps(KERN_ROUND);
-    x = _mm256_max_ps(_mm256_set1_ps(KERN_EXP_LO), x);
-    x = _mm256_min_ps(_mm256_set1_ps(KERN_EXP_HI), x);
-    __m256 t = _mm256_fmadd_ps(x, _mm256_set1_ps(KERN_LOG2E), round);
-    __m256 n = _mm256_sub_ps(t, round);
-    __m256 r = _mm256_fmadd_ps(n, _mm256_set1_ps(-KERN_LN2_HI), x);
-    r = _mm256_fmadd_ps(n, _mm256_set1_ps(-KERN_LN2_LO), r);
-    __m256 p = _mm256_set1_ps(KERN_EXP_C6);
-    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(KERN_EXP_C5));
-    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(KERN_EXP_C4));
-    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(KERN_EXP_C3));
-    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(KERN_EXP_C2));
-    p = _mm256_fmadd_ps(p, r, one);
-    p = _mm256_fmadd_ps(p, r, one);
-    __m256i u = _mm256_sub_epi32(_mm256_castps_si256(t),
-                                 _mm256_set1_epi32(KERN_ROUND_BITS - 256));
-    __m256i half = _mm256_srli_epi32(u, 1), e1 = _mm256_set1_epi32(1);
-    __m256i f1 = _mm256_slli_epi32(_mm256_sub_epi32(half, e1), 23);
-    __m256i f2 = _mm256_slli_epi32(_mm256_sub_epi32(_mm256_sub_epi32(u, half), e1), 23);
-    p = _mm256_mul_ps(p, _mm256_castsi256_ps(f1));
-    return _mm256_mul_ps(p, _mm256_castsi256_ps(f2));
+    __m256 v = _mm256_mul_ps(_mm256_sub_ps(load_part(x, i, n), m.mean), m.inv);
+    return _mm256_fmadd_ps(v, load_part(gain, i, n), load_part(bias, i, n));
+}
+
+static void layer_norm(size_t n, const float *x, const float *gain, const float *bias,
+                       float eps, float *out)
+{
+    struct norm m = norm_of(n, x, eps);
+    for (size_t i = 0; i < n; i += 8)
+        store_part(out, i, n, norm8(m, x, gain, bias, i, n));
+}
+
+static void layer_norm_act(size_t n, const float *x, const float *gain,
+                           const float *bias, float eps, struct kern_act *out)
+{
+    struct norm m = norm_of(n, x, eps);
+    for (size_t i = 0; i < n; i += KERN_GROUP, out++) {
+        __m256 v[GROUP_REGS];
+        for (size_t j = 0; j < GROUP_REGS; j++)
+            v[j] = keep_part(norm8(m, x, gain, bias, i + 8 * j, n), i + 8 * j, n);
+        quantize_group(v, out);
+    }
 }
 
 static void gelu(size_t n, float *x, const float *bias)
@@ -401,77 +235,24 @@ static void gelu(size_t n, float *x, const float *bias)
     }
 }
 
-static void softmax(size_t n, float *x, float scale)
-{
-    const __m256 s = _mm256_set1_ps(scale);
-    __m256 m8 = _mm256_set1_ps(-INFINITY);
-    size_t i = 0;
-    for (; i + 8 <= n; i += 8)
-        m8 = _mm256_max_ps(m8, _mm256_mul_ps(s, _mm256_loadu_ps(x + i)));
-    __m128 m4 = _mm_max_ps(_mm256_castps256_ps128(m8), _mm256_extractf128_ps(m8, 1));
-    m4 = _mm_max_ps(m4, _mm_movehl_ps(m4, m4));
-    float max = _mm_cvtss_f32(_mm_max_ss(m4, _mm_movehdup_ps(m4)));
-    for (; i < n; i++)
-        max = scale * x[i] > max ? scale * x[i] : max;
-
-    const __m256 m = _mm256_set1_ps(max);
-    struct lanes sum = {_mm256_setzero_ps(), _mm256_setzero_ps()};
-    for (i = 0; i < n; i += KERN_LANES) {
-        __m256 a = exp8(_mm256_sub_ps(_mm256_mul_ps(s, load_part(x, i, n)), m));
-        __m256 b = exp8(_mm256_sub_ps(_mm256_mul_ps(s, load_part(x, i + 8, n)), m));
-        store_part(x, i, n, a);
-        store_part(x, i + 8, n, b);
-        sum.lo = _mm256_add_ps(sum.lo, keep_part(a, i, n));
-        sum.hi = _mm256_add_ps(sum.hi, keep_part(b, i + 8, n));
-    }
-    const __m256 inv = _mm256_set1_ps(1 / lanes_sum(sum));
-    for (i = 0; i < n; i += 8)
-        store_part(x, i, n, _mm256_mul_ps(load_part(x, i, n), inv));
-}
-
 static void add(size_t n, float *y, const float *x)
 {
     for (size_t i = 0; i < n; i += 8)
         store_part(y, i, n, _mm256_add_ps(load_part(y, i, n), load_part(x, i, n)));
 }
 
-static void axpy(size_t n, float *y, float a, const float *x)
-{
-    const __m256 a8 = _mm256_set1_ps(a);
-    for (size_t i = 0; i < n; i += 8)
-        store_part(y, i, n,
-                   _mm256_fmadd_ps(a8, load_part(x, i, n), load_part(y, i, n)));
-}
-
-static void decode_f16(size_t n, const uint16_t *h, float *out)
-{
-    size_t i = 0;
-    for (; i + 8 <= n; i += 8)
-        _mm256_storeu_ps(out + i,
-                         _mm256_cvtph_ps(_mm_loadu_si128((const void *)(h + i))));
-    if (i < n) {
-        uint16_t tail[8] = {0};
-        memcpy(tail, h + i, (n - i) * sizeof *h);
-        store_part(out, i, n, _mm256_cvtph_ps(_mm_loadu_si128((const void *)tail)));
-    }
-}
-
+/* On top of the specification's table. */
 void kern_fill_avx2(struct kern_table *t)
 {
-    *t = (struct kern_table){
-        .level = CPU_AVX2,
-        .dot_f32 = dot_f32,
-        .dot_f16 = dot_f16,
-        .dot_bf16 = dot_bf16,
-        .dot_q8_0 = dot_q8_0,
-        .dot_q4_0 = dot_q4_0,
-        .dot_q4_1 = dot_q4_1,
-        .quantize_act = quantize_act,
-        .layer_norm = layer_norm,
-        .gelu = gelu,
-        .softmax = softmax,
-        .add = add,
-        .axpy = axpy,
-        .decode_f16 = decode_f16,
-    };
+    t->level = CPU_AVX2;
+    t->dot_f32 = dot_f32;
+    t->dot_f16 = dot_f16;
+    t->dot_bf16 = dot_bf16;
+    t->quantize_act = quantize_act;
+    t->layer_norm = layer_norm;
+    t->layer_norm_act = layer_norm_act;
+    t->gelu = gelu;
+    t->add = add;
+    kern_fill_avx2_tile(t);
+    kern_fill_avx2_attn(t);
 }
