@@ -110,6 +110,7 @@ double bench_limit(enum cpu_level level)
 {
     void (*fn)(void *job) = NULL;
     double products = 32; /* of bytes, an instruction */
+    (void)level;
 #if defined(__x86_64__)
     fn = level == CPU_AVX2       ? loop_avx2
          : level == CPU_AVXVNNI  ? loop_avxvnni

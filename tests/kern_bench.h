@@ -1,5 +1,5 @@
-/* What the micro-benchmarks of the kernels share.  They are run by hand (make bench), one
- * thread:
+/* What the micro-benchmarks of the kernels share.  They are run by hand (make bench),
+ * one thread:
  *
  *   test_kern --bench [LEVEL...], test_kern_tile --bench [LEVEL...]
  *

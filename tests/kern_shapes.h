@@ -1,6 +1,6 @@
-/* What both the tests and the micro-benchmarks of the kernels use: the widths of GPT-2's
- * matrices (embedding and feed-forward of the small and XL models) and of one attention
- * head, and the kernels by name. */
+/* What both the tests and the micro-benchmarks of the kernels use: the widths of
+ * GPT-2's matrices (embedding and feed-forward of the small and XL models) and of one
+ * attention head, and the kernels by name. */
 #ifndef RUNT_TESTS_KERN_SHAPES_H
 #define RUNT_TESTS_KERN_SHAPES_H
 

@@ -233,6 +233,16 @@ static void test_lies_tensors(void **state)
     refuse_tensor(
         "t", 2, (uint64_t[]){1, UINT64_MAX / 4}, 0, 0, bad,
         "tensor t: data ends at byte 18446744073709551615, beyond the file's");
+    /* R4: 16 rows share a tile, of 576 bytes up to 64 columns, 1088 up to 128 */
+    refuse_tensor("t", 2, (uint64_t[]){1, 1}, FMT_R4, 0, bad,
+                  "tensor t: data ends at byte 672, beyond the file's 160");
+    refuse_tensor("t", 2, (uint64_t[]){65, 16}, FMT_R4, 0, bad, "ends at byte 1184,");
+    refuse_tensor("t", 2, (uint64_t[]){64, 17}, FMT_R4, 0, bad, "ends at byte 1248,");
+    refuse_tensor("t", 2, (uint64_t[]){1ull << 60, 1}, FMT_R4, 0, bad, "overflow");
+    refuse_tensor("t", 2, (uint64_t[]){UINT64_MAX, 1}, FMT_R4, 0, bad, "overflow");
+    refuse_tensor("t", 2, (uint64_t[]){64, UINT64_MAX}, FMT_R4, 0, bad, "overflow");
+    refuse_tensor("t", 2, (uint64_t[]){1ull << 40, 1ull << 40}, FMT_R4, 0, bad,
+                  "tensor t: 1099511627776 x 1099511627776 numbers overflow");
     refuse_tensor("t", 1, (uint64_t[]){17}, 0, 0, bad,
                   "tensor t: data ends at byte 132, beyond the file's 128");
     refuse_tensor("t", 1, (uint64_t[]){9}, 0, 32, bad, "t: data ends at byte 132");

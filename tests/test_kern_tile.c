@@ -155,6 +155,34 @@ static void test_patterns(void **state)
             }
 }
 
+/* A sum that underflows to -0, and then a group of -0: the one case where a product
+ * that is added to +0 instead of rounded by itself shows. */
+static void test_sign_of_zero(void **state)
+{
+    (void)state;
+    for (enum kern_tile k = KERN_TILE_Q4_0; k < KERN_N_TILES; k++) {
+        struct shape s = {k, ZEROS, ZEROS, 128};
+        size_t group = kern_tile_bytes(k, 64), head = k == KERN_TILE_Q4_1 ? 128 : 64;
+        in.w = buffer(IN_W, 2 * group);
+        in.x = buffer(IN_X, 2 * sizeof *in.x);
+        memset(in.w, 0, 2 * group);
+        memset(in.x, 0, 2 * sizeof *in.x);
+        for (size_t i = 0; i < 64; i++) { /* scales of -2^-24 */
+            in.w[2 * i % 64 + i / 32 * group] = 1;
+            in.w[2 * i % 64 + 1 + i / 32 * group] = 0x80;
+        }
+        /* codes of 0 meet activations of 0, but one product of 1 in group 0 */
+        in.w[head] = k == KERN_TILE_Q4_0 ? 9 : 1;
+        in.x[0].q[0] = 1, in.x[0].sum[0] = 1;
+        in.x[0].minus8[0][0] = in.x[0].minus8_both[0] = -8;
+        in.x[0].d = in.x[1].d = 0x1p-126f;
+        ref->tile[k](128, 1, in.w, in.x, 1, in.want[0][0], KERN_TILE_ROWS);
+        if (k != KERN_TILE_Q4_1) /* whose minima of +0 end the -0 */
+            assert_true(in.want[0][0][0] == 0 && signbit(in.want[0][0][0]));
+        check_case(s, 1, 1);
+    }
+}
+
 /* ---- the specification against plain arithmetic ---- */
 
 static double f16_at(const uint8_t *p)
@@ -230,7 +258,7 @@ static void check_pack(enum kern_tile k, enum pattern p, size_t n_rows, size_t n
 {
     const struct fmt_info *f = fmt_find(kern_tiles[k].type);
     size_t block = kern_tiles[k].block_bytes, n_blocks = n_cols / 32,
-           row_bytes = n_blocks * block, row_step = row_bytes + n_rows % 3,
+           row_bytes = n_blocks * block, row_step = row_bytes + n_rows % 3 * 2,
            tile_bytes = kern_tile_bytes(k, n_cols), floats = tile_bytes / 4;
     assert_int_equal(f->block_bytes, block);
     uint8_t *rows = buffer(IN_W, (n_rows - 1) * row_step + row_bytes);
@@ -413,9 +441,10 @@ int main(int argc, char **argv)
     if (argc > 1 && !strcmp(argv[1], "--bench"))
         return bench(argc - 2, argv + 2);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_tile_bytes), cmocka_unit_test(test_value),
-        cmocka_unit_test(test_pack),       cmocka_unit_test(test_lengths),
-        cmocka_unit_test(test_long),       cmocka_unit_test(test_patterns),
+        cmocka_unit_test(test_tile_bytes),   cmocka_unit_test(test_value),
+        cmocka_unit_test(test_pack),         cmocka_unit_test(test_lengths),
+        cmocka_unit_test(test_long),         cmocka_unit_test(test_patterns),
+        cmocka_unit_test(test_sign_of_zero),
     };
     return cmocka_run_group_tests_name("kern_tile", tests, setup, NULL);
 }

@@ -54,7 +54,7 @@ def main():
     sys.stdout.write(run("import", os.path.join(MODELS, "tiny-gpt2"), "-o", base)
                      .decode().splitlines()[-1] + "\n")
     files = [("float 16", base)]
-    for bits, kind in (("8 bits", "q8_0"), ("4 bits", "q4_0")):
+    for bits, kind in (("8 bits", "q8_0"), ("4 bits", "q4_0"), ("4 bits", "r4")):
         path = os.path.join(OUT, f"tiny-{kind}.gguf")
         sys.stdout.write(run("quantize", base, path, kind).decode().splitlines()[-1] + "\n")
         files.append((f"{bits} ({kind})", path))

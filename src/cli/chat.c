@@ -33,8 +33,11 @@ struct chat {
     double total_seconds;
 };
 
-int chat_check(const struct cli_verb *v, const struct chat_options *o)
+int chat_check(const struct cli_verb *v, struct chat_options *o)
 {
+    int rc = cli_kv_parse(v, o->kv_name, &o->kv);
+    if (rc)
+        return rc;
     if (!strcmp(o->template_name, "auto") || chat_template_find(o->template_name))
         return 0;
     return cli_misuse(v, "unknown template '%s'; there are auto, none, turns, chatml",
@@ -43,8 +46,10 @@ int chat_check(const struct cli_verb *v, const struct chat_options *o)
 
 struct chat_options chat_defaults(void)
 {
-    return (struct chat_options){
-        .sampler = cli_sampler_defaults(), .template_name = "auto", .n_max = 256};
+    return (struct chat_options){.sampler = cli_sampler_defaults(),
+                                 .template_name = "auto",
+                                 .kv_name = "auto",
+                                 .n_max = 256};
 }
 
 /* A line to the person that is no answer: dim on a terminal, on stderr in a pipe. */
@@ -380,6 +385,7 @@ int chat_run(const char *path, const struct chat_options *o, struct runt_err *er
     struct runt_sampler_options sa = cli_sampler_options(&o->sampler);
     so.n_ctx = (uint32_t)o->n_ctx;
     so.n_threads = (uint32_t)o->n_threads;
+    so.kv = o->kv;
     int rc = runt_model_load(path, &c.model, err);
     if (!rc)
         choose_template(&c);

@@ -3,6 +3,7 @@
 #define RUNT_CLI_CHAT_H
 
 #include "cli/answer.h"
+#include "cli/cli_session.h"
 
 #include "base/pool.h"
 
@@ -10,11 +11,14 @@ struct chat_options {
     struct cli_sampler sampler;
     const char *template_name; /* auto, none, turns, chatml */
     const char *cache;         /* file that keeps the conversation computed, or NULL */
+    const char *kv_name;       /* --kv; chat_check makes kv of it */
+    enum runt_kv kv;
     int64_t n_max, n_ctx, n_threads;
 };
 struct chat_options chat_defaults(void);
-/* 0, or EXIT_USAGE after saying what is wrong with the options. */
-int chat_check(const struct cli_verb *v, const struct chat_options *o);
+/* 0, with what the names among the options mean, or EXIT_USAGE after saying what is
+ * wrong with them. */
+int chat_check(const struct cli_verb *v, struct chat_options *o);
 
 #define CHAT_OPTIONS(c)                                                              \
     {"--n-predict",                                                                  \
@@ -46,7 +50,7 @@ int chat_check(const struct cli_verb *v, const struct chat_options *o);
          "start from what it holds",                                                 \
          0,                                                                          \
          0},                                                                         \
-        CLI_SAMPLER_OPTIONS((c).sampler),                                            \
+        CLI_SAMPLER_OPTIONS((c).sampler), CLI_KV_OPTION((c).kv_name),                \
     {                                                                                \
         "--threads", "-t", CLI_INT, &(c).n_threads, "N",                             \
             "threads, 0: one for each core", 0, POOL_MAX_THREADS                     \

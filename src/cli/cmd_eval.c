@@ -3,6 +3,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "base/pool.h"
+#include "cli/cli_session.h"
 #include "cli/convert.h"
 #include "cli/verbs.h"
 #include "eval/eval.h"
@@ -66,7 +67,7 @@ static int run(int argc, char **argv)
 {
     const struct cli_verb *v = &verb_eval;
     const char *model_name = NULL, *base_name = NULL, *text_path = NULL,
-               *format_name = "text";
+               *format_name = "text", *kv_name = "auto";
     int64_t window = 0, stride = 0, max_tokens = 0, n_threads = 0;
     struct cli_option options[] = {
         {"--model", "-m", CLI_STR, &model_name, "MODEL", "model file or ORG/NAME", 0,
@@ -81,6 +82,7 @@ static int run(int argc, char **argv)
          "tokens from window to window, 0: all", 0, 1 << 20},
         {"--max-tokens", NULL, CLI_INT, &max_tokens, "N", "only the first N, 0: all", 0,
          1e15},
+        CLI_KV_OPTION(kv_name),
         {"--output", "-o", CLI_STR, &format_name, "FORMAT", "text or json", 0, 0},
         {"--threads", "-t", CLI_INT, &n_threads, "N", "threads, 0: one for each core",
          0, POOL_MAX_THREADS},
@@ -92,10 +94,13 @@ static int run(int argc, char **argv)
         return rc;
     struct runt_err err = {0};
     enum cli_format format = CLI_TEXT;
+    enum runt_kv kv = RUNT_KV_AUTO;
     runt_model *m = NULL, *base = NULL;
     char *text = NULL;
     size_t n_text = 0;
     rc = cli_format_parse(v, format_name, "text,json", &format);
+    if (!rc)
+        rc = cli_kv_parse(v, kv_name, &kv);
     if (!rc && (!model_name || !text_path))
         rc = cli_misuse(v, "needs a model (-m) and a text (-f)");
     if (rc)
@@ -105,6 +110,7 @@ static int run(int argc, char **argv)
                              .stride = (size_t)stride,
                              .max_tokens = (size_t)max_tokens,
                              .n_threads = (unsigned)n_threads,
+                             .kv = kv,
                              .progress = cli_progress};
     struct eval_result r;
     double t0 = cli_seconds();

@@ -4,6 +4,7 @@
 #include "base/mem.h"
 #include "base/pool.h"
 #include "cli/answer.h"
+#include "cli/cli_session.h"
 #include "cli/convert.h"
 #include "cli/verbs.h"
 
@@ -26,7 +27,8 @@ const struct cli_verb verb_generate = {
 struct request {
     const char *prompt, *model_name, *cache;
     int64_t n_max, n_ctx, n_threads;
-    bool hide_prompt, ignore_eos, special;
+    enum runt_kv kv;
+    bool hide_prompt, ignore_eos, special, profile;
     enum cli_format format;
     struct cli_list stops;
     struct cli_sampler sampler;
@@ -67,6 +69,20 @@ static int prompt_tokens(const runt_model *m, const struct request *q, size_t n_
     return 0;
 }
 
+static void print_profile(const struct timeline *t, const struct cli_profile *prompt,
+                          const struct answer *a)
+{
+    struct cli_profile drawn;
+    char title[96];
+    cli_profile_take(t->session, a->n_tokens, a->seconds, "drawing and the rest",
+                     &drawn);
+    snprintf(title, sizeof title, "tokens of the prompt: %zu", prompt->n_tokens);
+    cli_profile_print(stderr, title, prompt);
+    snprintf(title, sizeof title, "\ntokens drawn: %zu", a->n_tokens);
+    if (a->n_tokens)
+        cli_profile_print(stderr, title, &drawn);
+}
+
 static int generate(const struct request *q, size_t n_text, struct runt_err *err)
 {
     runt_model *m = NULL;
@@ -77,10 +93,13 @@ static int generate(const struct request *q, size_t n_text, struct runt_err *err
     int32_t *ids = NULL;
     size_t n = 0;
     struct answer a = {0};
+    struct cli_profile prompt;
     struct runt_session_options so = runt_session_defaults();
     struct runt_sampler_options sa = cli_sampler_options(&q->sampler);
     so.n_ctx = (uint32_t)q->n_ctx;
     so.n_threads = (uint32_t)q->n_threads;
+    so.kv = q->kv;
+    so.profile = q->profile;
     int rc = convert_model_load(q->model_name, &m, err);
     cli_progress_done();
     if (!rc)
@@ -98,6 +117,9 @@ static int generate(const struct request *q, size_t n_text, struct runt_err *err
     double t0 = cli_seconds();
     rc = timeline_prompt(&t, q->cache, ids, n, err);
     double prompt_seconds = cli_seconds() - t0;
+    cli_profile_take(t.session, n - t.n_reused, prompt_seconds, "between passes",
+                     &prompt);
+    runt_session_profile_reset(t.session);
     if (!rc) {
         rc = timeline_answer(&t, (size_t)q->n_max, q->ignore_eos, &s, NULL, &a, err);
         if (rc == RUNT_E_FORMAT)
@@ -109,6 +131,8 @@ static int generate(const struct request *q, size_t n_text, struct runt_err *err
         goto out;
     if (q->format == CLI_JSON)
         print_json(&s, n, &t, &a, prompt_seconds);
+    if (q->profile)
+        print_profile(&t, &prompt, &a);
     if (t.n_dropped)
         fprintf(stderr, "(the context of %u tokens was full: dropped the oldest)\n",
                 runt_session_n_ctx(t.session));
@@ -129,7 +153,7 @@ static int run(int argc, char **argv)
 {
     const struct cli_verb *v = &verb_generate;
     struct request q = {.n_max = 128, .sampler = cli_sampler_defaults()};
-    const char *file = NULL, *format_name = "text";
+    const char *file = NULL, *format_name = "text", *kv_name = "auto";
     struct cli_option options[] = {
         {"--model", "-m", CLI_STR, &q.model_name, "MODEL", "model file or ORG/NAME", 0,
          0},
@@ -150,6 +174,9 @@ static int run(int argc, char **argv)
          "print only what is drawn", 0, 0},
         {"--prompt-cache", NULL, CLI_STR, &q.cache, "FILE",
          "keep the prompt computed in FILE, and start from what it holds", 0, 0},
+        CLI_KV_OPTION(kv_name),
+        {"--profile", NULL, CLI_FLAG, &q.profile, NULL,
+         "show on stderr where a token's time went", 0, 0},
         {"--output", "-o", CLI_STR, &format_name, "FORMAT",
          "text or json (with figures)", 0, 0},
         {"--threads", "-t", CLI_INT, &q.n_threads, "N", "threads, 0: one for each core",
@@ -164,6 +191,8 @@ static int run(int argc, char **argv)
     char *text = NULL;
     size_t n_text = q.prompt ? strlen(q.prompt) : 0;
     rc = cli_format_parse(v, format_name, "text,json", &q.format);
+    if (!rc)
+        rc = cli_kv_parse(v, kv_name, &q.kv);
     if (!rc && !q.model_name)
         rc = cli_misuse(v, "which model? name it with -m");
     if (!rc && q.prompt && file)

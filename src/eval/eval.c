@@ -294,9 +294,12 @@ int eval_text(const runt_model *m, const runt_model *base, const char *text, siz
     w.tokens = tokens;
     r.window = w.window;
     r.stride = w.stride;
-    struct runt_session_options so = {
-        .n_ctx = (uint32_t)w.window, .n_threads = o->n_threads, .all_logits = true};
+    struct runt_session_options so = {.n_ctx = (uint32_t)w.window,
+                                      .n_threads = o->n_threads,
+                                      .kv = o->kv,
+                                      .all_logits = true};
     rc = runt_session_open(m, &so, &w.s, err);
+    so.kv = RUNT_KV_AUTO;
     if (!rc && base)
         rc = runt_session_open(base, &so, &w.base, err);
     for (size_t i = 0; !rc && i < w.n_windows; i++) {

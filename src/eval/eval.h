@@ -15,6 +15,7 @@ struct eval_options {
     size_t stride;     /* 0: the window */
     size_t max_tokens; /* use only the stream's first tokens, 0: all */
     unsigned n_threads;
+    enum runt_kv kv;           /* of the model; a base has what RUNT_KV_AUTO gives it */
     runt_progress_fn progress; /* may be NULL */
     void *progress_ctx;
 };

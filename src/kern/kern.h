@@ -74,8 +74,7 @@ struct kern_table {
 const struct kern_table *kern_table_for(enum cpu_level level);
 
 /* The best table that the processor and RUNT_CPU allow, decided on the first call;
- * later calls, from any thread, answer the same.  A level that this build does not have
- * (NEON as yet) is served by the specification. */
+ * later calls, from any thread, answer the same. */
 int kern_table_get(const struct kern_table **out, struct runt_err *err);
 
 /* The dot product for a float format, NULL for the others. */

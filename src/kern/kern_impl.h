@@ -34,8 +34,8 @@ enum {
 /* The fixed tree of kern.h; uses lane up. */
 float kern_ref_lanes_sum(float lane[KERN_LANES]);
 
-/* Each fills its entries on top of those of the level below; *_tile and *_attn are parts
- * of the one that they are named after. */
+/* Each fills its entries on top of those of the level below; *_tile and *_attn are
+ * parts of the one that they are named after. */
 void kern_fill_ref(struct kern_table *t);
 void kern_fill_ref_tile(struct kern_table *t);
 void kern_fill_ref_attn(struct kern_table *t);

@@ -68,9 +68,10 @@ static inline void pack_nibbles(const uint8_t *q, uint8_t *chunks)
 
 /* k is constant.  A load goes through all of a model's weights here: block by block,
  * the 16 rows of each, so that what is written stays in the first-level cache. */
-static inline __attribute__((always_inline)) void
-pack(enum kern_tile k, size_t n_rows, size_t n_cols, const uint8_t *rows,
-     size_t row_bytes, uint8_t *tile)
+static inline __attribute__((always_inline)) void pack(enum kern_tile k, size_t n_rows,
+                                                       size_t n_cols,
+                                                       const uint8_t *rows,
+                                                       size_t row_bytes, uint8_t *tile)
 {
     size_t n_blocks = n_cols / KERN_HALF, head = k == KERN_TILE_Q4_1 ? 4 : 2,
            block_bytes = head + (k == KERN_TILE_Q8_0 ? KERN_HALF : KERN_HALF / 2);

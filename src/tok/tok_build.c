@@ -38,6 +38,17 @@ static int check_counts(const struct tok_vocab *v, const struct tok_origin *from
     return 0;
 }
 
+/* Whether a token is, by its id, the result of a merge whose parts and result are all
+ * normal: then its bytes are those of its parts. */
+static bool is_joined(const struct tok_vocab *v, size_t id)
+{
+    if (!v->pairs || id < 256 || id - 256 >= v->n_merges)
+        return false;
+    const int32_t *p = v->pairs[id - 256];
+    return v->kinds[id] == TOK_NORMAL && v->kinds[p[0]] == TOK_NORMAL &&
+           v->kinds[p[1]] == TOK_NORMAL;
+}
+
 /* The plain bytes of every token. */
 static int spell_tokens(struct tok *t, const struct tok_vocab *v,
                         const struct tok_origin *from, struct runt_err *err)
@@ -49,7 +60,7 @@ static int spell_tokens(struct tok *t, const struct tok_vocab *v,
                            "%s: tokens of more than %d bytes in all", from->tokens,
                            TOK_MAX_STRINGS);
     t->n_tokens = v->n_tokens;
-    t->blob = mem_alloc(total);
+    t->blob = mem_zalloc(total + TOK_SLACK);
     t->bytes = mem_array(v->n_tokens, sizeof *t->bytes);
     t->kinds = mem_array(v->n_tokens, 1);
     if (!t->blob || !t->bytes || !t->kinds)
@@ -67,7 +78,11 @@ static int spell_tokens(struct tok *t, const struct tok_vocab *v,
             return err_set(err, RUNT_E_FORMAT, "%s: token %zu is of unknown kind %d",
                            from->tokens, id, kind);
         size_t n = s.len;
-        if (kind == TOK_UNUSED)
+        if (is_joined(v, id)) {
+            const int32_t *pair = v->pairs[id - 256];
+            char *end = tok_append(tok_append(p, t->bytes[pair[0]]), t->bytes[pair[1]]);
+            n = (size_t)(end - p);
+        } else if (kind == TOK_UNUSED)
             n = 0;
         else if (n && (kind != TOK_NORMAL || !tok_spell(s.data, s.len, p, &n)))
             memcpy(p, s.data, n); /* stands for its own UTF-8 */
@@ -188,6 +203,8 @@ static int check_merge(const struct tok *t, const struct tok_vocab *v,
                        const int32_t pair[2], struct runt_err *err)
 {
     int32_t result = t->merged[rank];
+    if (is_joined(v, (size_t)result))
+        return 0;
     int rc = check_plain(t, v, from, rank, "", pair[0], err);
     rc = rc ? rc : check_plain(t, v, from, rank, "", pair[1], err);
     rc = rc ? rc : check_plain(t, v, from, rank, "its result ", result, err);

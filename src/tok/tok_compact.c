@@ -37,12 +37,13 @@ static bool find_bytes(const struct tok_vocab *v, uint8_t bytes[N_BYTES])
 {
     bool seen[256] = {false};
     for (size_t id = 0; id < N_BYTES; id++) {
-        char byte;
+        char spelled[2];
         size_t n = v->tokens[id].len;
-        if (!n || n > 2 || !tok_spell(v->tokens[id].data, n, &byte, &n) || n != 1 ||
-            seen[(uint8_t)byte])
+        if (!n || n > sizeof spelled ||
+            !tok_spell(v->tokens[id].data, n, spelled, &n) || n != 1 ||
+            seen[(uint8_t)spelled[0]])
             return false;
-        bytes[id] = (uint8_t)byte;
+        bytes[id] = (uint8_t)spelled[0];
         seen[bytes[id]] = true;
     }
     return true;
@@ -172,28 +173,21 @@ static int measure(const struct tok_compact *c, const char *name,
     return 0;
 }
 
-/* Most tokens are shorter than a cache line, where a call of memcpy costs more than the
- * copy. */
-static char *append(char *to, struct tok_str s)
-{
-    for (size_t i = 0; i < s.len; i++)
-        to[i] = s.data[i];
-    return to + s.len;
-}
-
 static void spell_tokens(const struct tok_compact *c, struct tok_vocab *v)
 {
     char *p = v->storage;
     for (size_t id = 0; id < N_BYTES; id++) {
         char s[2];
-        v->tokens[id] = (struct tok_str){p, byte_string(c->bytes[id], s)};
-        p = append(p, (struct tok_str){s, v->tokens[id].len});
+        size_t n = byte_string(c->bytes[id], s);
+        memcpy(p, s, n);
+        v->tokens[id] = (struct tok_str){p, n};
+        p += n;
     }
     for (size_t rank = 0; rank < c->n_merges; rank++) {
         struct tok_str left = v->tokens[c->pairs[rank][0]];
         struct tok_str right = v->tokens[c->pairs[rank][1]];
         v->tokens[N_BYTES + rank] = (struct tok_str){p, left.len + right.len};
-        p = append(append(p, left), right);
+        p = tok_append(tok_append(p, left), right);
     }
 }
 
@@ -220,7 +214,7 @@ int tok_compact_expand(struct tok_compact *c, const char *name, struct tok_vocab
     rc = measure(c, name, v.tokens, &total, err);
     if (rc)
         goto out;
-    v.storage = mem_alloc(total);
+    v.storage = mem_zalloc(total + TOK_SLACK);
     if (!v.storage) {
         rc = err_nomem(err, "a vocabulary");
         goto out;
@@ -256,9 +250,13 @@ int tok_vocab_spell_merges(struct tok_vocab *v, struct runt_err *err)
     char *p = (char *)merges + at;
     for (size_t i = 0; i < v->n_merges; i++) {
         char *begin = p;
-        p = append(p, v->tokens[v->pairs[i][0]]);
+        struct tok_str left = v->tokens[v->pairs[i][0]];
+        struct tok_str right = v->tokens[v->pairs[i][1]];
+        memcpy(p, left.data, left.len);
+        p += left.len;
         *p++ = ' ';
-        p = append(p, v->tokens[v->pairs[i][1]]);
+        memcpy(p, right.data, right.len);
+        p += right.len;
         merges[i] = (struct tok_str){begin, (size_t)(p - begin)};
     }
     v->merges = merges;

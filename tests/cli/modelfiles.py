@@ -3,6 +3,7 @@ small GPT-2 folders as Hugging Face has them, and GGUF files, whole or with lies
 import array
 import copy
 import json
+import math
 import os
 import random
 import struct
@@ -195,8 +196,24 @@ class Checkpoint:
 U8, I8, U16, I16, U32, I32, F32, BOOL, STR, ARR, U64, I64, F64 = range(13)
 SCALARS = {U8: "<B", I8: "<b", U16: "<H", I16: "<h", U32: "<I", I32: "<i", F32: "<f",
            BOOL: "<B", U64: "<Q", I64: "<q", F64: "<d"}
+R4 = 0x3472
 TYPES = {0: ("F32", 1, 4), 1: ("F16", 1, 2), 2: ("Q4_0", 32, 18), 3: ("Q4_1", 32, 20),
          8: ("Q8_0", 32, 34), 30: ("BF16", 1, 2)}
+
+
+def r4_tile(n_cols):
+    """(bytes before the codes, all bytes) of 16 rows in R4 (src/fmt/r4.h)."""
+    groups = -(-n_cols // 64)
+    head = -(-(32 + 16 * groups) // 64) * 64
+    return head, head + groups * 8 * 64
+
+
+def tensor_bytes(kind, dims):
+    rows = math.prod(dims[1:])
+    if kind == R4:
+        return -(-rows // 16) * r4_tile(dims[0])[1]
+    _, block, size = TYPES[kind]
+    return rows * dims[0] // block * size
 
 
 class Gguf:
@@ -216,13 +233,9 @@ class Gguf:
         self.meta_bytes = self.pos
         start = (self.pos + 31) // 32 * 32
         for t in self.tensors:
-            _, block, size = TYPES[t["type"]]
-            n = 1
-            for d in t["dims"]:
-                n *= d
-            at = start + t["offset"]
-            t["data"] = raw[at:at + n // block * size]
-            assert len(t["data"]) == n // block * size, t["name"]
+            n, at = tensor_bytes(t["type"], t["dims"]), start + t["offset"]
+            t["data"] = raw[at:at + n]
+            assert len(t["data"]) == n, t["name"]
         self.n_kv = self.n_tensors = None
         del self.raw
 
@@ -313,6 +326,20 @@ class Gguf:
             at += len(data[-1])
         meta = b"".join(out)
         return meta + bytes(-len(meta) % 32) + b"".join(data)
+
+
+def decode_r4(raw, n_cols, n_rows):
+    """Numbers of an R4 tensor, row by row."""
+    head, tile = r4_tile(n_cols)
+    out = []
+    for row in range(n_rows):
+        t, r = raw[row // 16 * tile:][:tile], row % 16
+        d = struct.unpack_from("<e", t, 2 * r)[0]
+        for c in range(n_cols):
+            scale = struct.unpack_from("b", t, 32 + c // 64 * 16 + r)[0]
+            byte = t[head + c // 8 * 64 + 4 * r + c % 4]
+            out.append(d * scale * ((byte >> 4 if c % 8 >= 4 else byte & 15) - 8))
+    return out
 
 
 def decode_row(raw, type_name):

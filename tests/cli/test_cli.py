@@ -22,7 +22,8 @@ TINY = os.path.join(ROOT, "models", "tiny-gpt2")
 HELDOUT = os.path.join(ROOT, "models", "heldout.txt")
 PROMPT = "One day, a little girl"
 TYPES = ["f32", "f16", "bf16", "q8_0", "q4_0", "q4_1"]
-VERBS = ["run", "pull", "list", "rm", "import", "init", "quantize", "eval", "generate",
+VERBS = ["run", "pull", "list", "rm", "import", "init", "quantize", "eval", "bench",
+         "generate",
          "chat", "inspect", "tokenize"]
 EOT = "<|endoftext|>"
 NORMAL = 1
@@ -988,7 +989,7 @@ def eight_and_four_bits_cost_little():
 def instruction_sets():
     """Those of this machine's; the program refuses the others by name."""
     have = []
-    for cpu in ("ref", "avx2", "avx512", "neon"):
+    for cpu in ("ref", "avx2", "avxvnni", "avx512vl", "avx512", "neon", "neondot"):
         r = runt("generate", "-m", tiny_as("q4_0"), "-p", "x", "-n", "1",
                  env={"RUNT_CPU": cpu}, expect=None)
         if r.rc == 0:

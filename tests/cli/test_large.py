@@ -47,7 +47,7 @@ def gpt2_124m():
         _, seconds, peak = measured("import", hf, "-o", path("direct.gguf"), "--type", "q4_0",
                                     "-q", "-t", "2")
         assert seconds < 10 and peak < 1.2 * GB, (seconds, peak)
-    for t in ("q4_0", "q4_1", "q8_0"):
+    for t in ("q4_0", "q4_1", "q8_0", "r4"):
         with case("quantize to %s within 5 s on 2 threads" % t):
             out, seconds, peak = measured("quantize", model, path("%s.gguf" % t), t, "-o",
                                           "json", "-t", "2")
@@ -61,6 +61,8 @@ def gpt2_124m():
         assert read(path("direct.gguf")) == read(q4)
     with case("a Q4_0 file of at most 76 MB, tokenizer included"):
         assert os.path.getsize(q4) <= 76_000_000, os.path.getsize(q4)
+    with case("an R4 file of at most 66,060,288 bytes, tokenizer included"):
+        assert os.path.getsize(path("r4.gguf")) <= 66_060_288, os.path.getsize(path("r4.gguf"))
     with case("it runs"):
         out, _, peak = measured("generate", "-m", q4, "-p", "the", "-n", "32", "-o", "json",
                                 "--ignore-eos", "-s", "1")

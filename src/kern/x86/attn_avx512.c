@@ -51,10 +51,11 @@ INLINE __m512 broadcast(const float *p)
     return _mm512_set1_ps(*p);
 }
 
-INLINE void fetch(const char *p, int n_lines)
+/* The address may be that of nothing, so it is a number. */
+INLINE void fetch(uintptr_t at, int n_lines)
 {
     for (int i = 0; i < n_lines; i++)
-        _mm_prefetch(p + 64 * i, _MM_HINT_T0);
+        _mm_prefetch((const char *)(at + 64 * (size_t)i), _MM_HINT_T0);
 }
 
 /* ---- the common loop ---- */
@@ -67,7 +68,7 @@ struct rows {
     __mmask16 keep;
     const char *at;
     size_t row, next;
-    const char *ahead;
+    uintptr_t ahead;
     size_t ahead_row;
     int ahead_lines;
 };
@@ -117,7 +118,7 @@ INLINE void scores_f16_part(int n_q, int n_r, size_t n_dim, const char *queries,
                      .at = keys,
                      .row = 2 * KERN_STRIPE,
                      .next = bytes,
-                     .ahead = keys + 4 * bytes,
+                     .ahead = (uintptr_t)keys + 4 * bytes,
                      .ahead_row = 4 * 2 * KERN_STRIPE,
                      .ahead_lines = n_q == 1 && n_r == WIDE ? 2 : 0};
     for (int i = 0; i < n_q * n_r; i++)
@@ -152,7 +153,7 @@ INLINE void scores_q8_part(int n_q, int n_r, size_t n_dim, const char *queries,
     }
     for (size_t d = 0; d < n_dim; d += 4, codes += 4 * KERN_STRIPE) {
         __m512i k[WIDE];
-        fetch(keys + 4 * bytes + d * (4 * KERN_STRIPE + 2),
+        fetch((uintptr_t)keys + 4 * bytes + d * (4 * KERN_STRIPE + 2),
               n_q == 1 && n_r == WIDE ? 4 : 0);
         for (int r = 0; r < n_r; r++)
             k[r] = _mm512_xor_si512(_mm512_loadu_si512(codes + (size_t)r * bytes),
@@ -262,7 +263,7 @@ INLINE void values_part(int n_q, int n_r, struct block v, size_t d)
                          .at = at,
                          .row = row,
                          .next = KERN_LANES * size,
-                         .ahead = at + ahead,
+                         .ahead = (uintptr_t)at + ahead,
                          .ahead_row = row,
                          .ahead_lines = n_q == 1 && n_r == WIDE ? (int)size : 0};
         accumulate(n_q, n_r, v.n_pos - p < run ? v.n_pos - p : run, v.f + p,

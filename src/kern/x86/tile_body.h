@@ -27,12 +27,12 @@
 
 #include "fmt/r4.h"
 
+/* For v from 0 to n - 1, unrolled: n is constant, and arrays that v indexes are to
+ * become registers. */
 #ifdef __clang__
-#define UNROLL _Pragma("clang loop unroll(full)")
-#define ROLLED _Pragma("clang loop unroll(disable)")
+#define foreach(v, n) _Pragma("clang loop unroll(full)") for (int v = 0; v < (n); v++)
 #else
-#define UNROLL _Pragma("GCC unroll 8")
-#define ROLLED _Pragma("GCC unroll 1")
+#define foreach(v, n) _Pragma("GCC unroll 8") for (int v = 0; v < (n); v++)
 #endif
 
 enum {
@@ -102,7 +102,7 @@ INLINE struct rows_i quad_unpack(enum kern_tile k, unsigned plane, const uint8_t
     const veci low = v_bytes(15);
     struct rows_i c;
     bool is_4 = k != KERN_TILE_Q8_0;
-    for (int i = 0; i < N_REG; i++) {
+    foreach (i, N_REG) {
         veci v =
             v_load(pair + (second && !is_4 ? QUAD_BYTES : 0) + QUAD_BYTES / N_REG * i);
         if (is_4)
@@ -118,7 +118,7 @@ INLINE struct rows_i quad_unpack(enum kern_tile k, unsigned plane, const uint8_t
 INLINE struct rows_f f16_rows(const uint8_t *p)
 {
     struct rows_f f;
-    for (int i = 0; i < N_REG; i++)
+    foreach (i, N_REG)
         f.r[i] = f_f16(p + 2 * KERN_TILE_ROWS / N_REG * i);
     return f;
 }
@@ -128,7 +128,7 @@ INLINE struct scale scale_unpack(enum kern_tile k, const uint8_t *head)
     struct scale s;
     for (size_t j = 0; j < n_scales(k); j++) {
         if (k == KERN_TILE_R4)
-            for (int i = 0; i < N_REG; i++)
+            foreach (i, N_REG)
                 s.s[0].r[i] = r4_scale(head + KERN_TILE_ROWS / N_REG * i);
         else
             s.s[j] = f16_rows(head + 2 * KERN_TILE_ROWS * j);
@@ -153,7 +153,7 @@ static void unpack(enum kern_tile k, struct weights w, size_t n_groups,
             for (int p = 0; p < N_PAIRS; p++, out += 2, pair += pair_bytes(k)) {
                 struct rows_i a = quad_unpack(k, plane, pair, 0),
                               b = quad_unpack(k, plane, pair, 1);
-                for (int i = 0; i < N_REG; i++) {
+                foreach (i, N_REG) {
                     v_store(out[0] + QUAD_BYTES / N_REG * i, a.r[i]);
                     v_store(out[1] + QUAD_BYTES / N_REG * i, b.r[i]);
                 }
@@ -161,7 +161,7 @@ static void unpack(enum kern_tile k, struct weights w, size_t n_groups,
         }
         struct scale s = scale_unpack(k, w.head);
         for (size_t j = 0; j < n_scales(k); j++)
-            for (int i = 0; i < N_REG; i++)
+            foreach (i, N_REG)
                 f_store(&to->scale[g][j][KERN_TILE_ROWS / N_REG * i], s.s[j].r[i]);
     }
 }
@@ -181,21 +181,19 @@ INLINE void add_pairs(enum kern_tile k, bool ready, int n_v, unsigned plane,
     size_t step = ready ? 2 * QUAD_BYTES : pair_bytes(k);
     const uint8_t *pair =
         in.codes + step * from + (ready ? (size_t)N_QUADS * QUAD_BYTES * plane : 0);
-    ROLLED for (size_t p = from; p < to; p++, pair += step)
-    {
-        UNROLL for (int second = 0; second < 2; second++)
-        {
+#pragma GCC unroll 1
+    for (size_t p = from; p < to; p++, pair += step) {
+        foreach (second, 2) {
             struct rows_i c;
             if (ready)
-                for (int i = 0; i < N_REG; i++)
+                foreach (i, N_REG)
                     c.r[i] =
                         v_load(pair + QUAD_BYTES * second + QUAD_BYTES / N_REG * i);
             else
                 c = quad_unpack(k, plane, pair, second);
-            UNROLL for (int v = 0; v < n_v; v++)
-            {
+            foreach (v, n_v) {
                 veci x = v_dword(in.x[v * in.x_step].q + 8 * p + 4 * second);
-                for (int i = 0; i < N_REG; i++)
+                foreach (i, N_REG)
                     sum[v].r[i] = v_dot(sum[v].r[i], c.r[i], x);
             }
         }
@@ -205,7 +203,7 @@ INLINE void add_pairs(enum kern_tile k, bool ready, int n_v, unsigned plane,
 INLINE struct rows_i all_rows(veci v)
 {
     struct rows_i s;
-    for (int i = 0; i < N_REG; i++)
+    foreach (i, N_REG)
         s.r[i] = v;
     return s;
 }
@@ -215,8 +213,7 @@ INLINE void half_sums(enum kern_tile k, bool ready, int n_v, struct group in, si
                       struct rows_f s, struct rows_f *t)
 {
     struct rows_i a[MAX_VECTORS], b[MAX_VECTORS];
-    UNROLL for (int v = 0; v < n_v; v++)
-    {
+    foreach (v, n_v) {
         const int16_t *m = in.x[v * in.x_step].minus8[h];
         a[v] = all_rows(k == KERN_TILE_Q4_1                     ? v_bytes(0)
                         : k == KERN_TILE_Q8_0 && Q8_PLANES == 1 ? v_start16(m)
@@ -226,9 +223,8 @@ INLINE void half_sums(enum kern_tile k, bool ready, int n_v, struct group in, si
     add_pairs(k, ready, n_v, 0, in, N_PAIRS / 2 * h, N_PAIRS / 2 * (h + 1), a);
     if (n_planes(k) == 2)
         add_pairs(k, ready, n_v, 1, in, N_PAIRS / 2 * h, N_PAIRS / 2 * (h + 1), b);
-    UNROLL for (int v = 0; v < n_v; v++)
-    {
-        for (int i = 0; i < N_REG; i++) {
+    foreach (v, n_v) {
+        foreach (i, N_REG) {
             vecf p = n_planes(k) == 2 ? sum_float2(a[v].r[i], b[v].r[i])
                                       : sum_float(a[v].r[i]);
             t[v].r[i] = h ? f_fma(p, s.r[i], t[v].r[i]) : f_mul(p, s.r[i]);
@@ -239,10 +235,9 @@ INLINE void half_sums(enum kern_tile k, bool ready, int n_v, struct group in, si
 INLINE void min_sums(int n_v, struct group in, size_t h, struct rows_f min,
                      struct rows_f *t)
 {
-    UNROLL for (int v = 0; v < n_v; v++)
-    {
+    foreach (v, n_v) {
         vecf a = f_set((float)in.x[v * in.x_step].sum[h]);
-        for (int i = 0; i < N_REG; i++)
+        foreach (i, N_REG)
             t[v].r[i] = f_fma(a, min.r[i], t[v].r[i]);
     }
 }
@@ -251,11 +246,12 @@ INLINE void r4_sums(bool ready, int n_v, struct group in, const struct scale *s,
                     struct rows_f *t)
 {
     struct rows_i sum[MAX_VECTORS];
-    UNROLL for (int v = 0; v < n_v; v++) sum[v] =
-        all_rows(v_start(in.x[v * in.x_step].minus8_both));
+    foreach (v, n_v)
+        sum[v] = all_rows(v_start(in.x[v * in.x_step].minus8_both));
     add_pairs(KERN_TILE_R4, ready, n_v, 0, in, 0, N_PAIRS, sum);
-    UNROLL for (int v = 0; v < n_v; v++) for (int i = 0; i < N_REG; i++) t[v].r[i] =
-        r4_float(sum[v].r[i], s->s[0].r[i]);
+    foreach (v, n_v)
+        foreach (i, N_REG)
+            t[v].r[i] = r4_float(sum[v].r[i], s->s[0].r[i]);
 }
 
 /* acc[v] over n_groups groups. */
@@ -272,7 +268,7 @@ INLINE void add_groups(enum kern_tile k, bool ready, int n_v, struct weights w,
         else {
             in.codes = w.ready->codes[g * n_planes(k)][0];
             for (size_t j = 0; j < n_scales(k); j++)
-                for (int i = 0; i < N_REG; i++)
+                foreach (i, N_REG)
                     s.s[j].r[i] =
                         f_load(&w.ready->scale[g][j][KERN_TILE_ROWS / N_REG * i]);
         }
@@ -286,8 +282,9 @@ INLINE void add_groups(enum kern_tile k, bool ready, int n_v, struct weights w,
             min_sums(n_v, in, 0, s.s[2], t);
             min_sums(n_v, in, 1, s.s[3], t);
         }
-        UNROLL for (int v = 0; v < n_v; v++) for (int i = 0; i < N_REG; i++) acc[v]
-            .r[i] = f_fma(t[v].r[i], f_set(in.x[v * x_step].d), acc[v].r[i]);
+        foreach (v, n_v)
+            foreach (i, N_REG)
+                acc[v].r[i] = f_fma(t[v].r[i], f_set(in.x[v * x_step].d), acc[v].r[i]);
         in.x++;
         if (!ready) {
             w = weights_skip(w, 1);
@@ -311,16 +308,21 @@ INLINE void vectors(enum kern_tile k, bool ready, int n_v, const struct part *p,
 {
     struct rows_f acc[MAX_VECTORS];
     enum { STEP = KERN_TILE_ROWS / N_REG };
-    UNROLL for (int v = 0; v < n_v; v++) for (int i = 0; i < N_REG; i++) acc[v].r[i] =
-        !ready || p->first ? f_set(0) : f_load(out + v * p->out_stride + STEP * i);
+    foreach (v, n_v)
+        foreach (i, N_REG)
+            acc[v].r[i] = !ready || p->first
+                              ? f_set(0)
+                              : f_load(out + v * p->out_stride + STEP * i);
     add_groups(k, ready, n_v, p->w, p->n_groups, x, p->x_step, acc);
     if (k == KERN_TILE_R4 && (!ready || p->last)) {
         struct rows_f s = f16_rows(p->row_scale);
-        UNROLL for (int v = 0; v < n_v; v++) for (int i = 0; i < N_REG; i++) acc[v]
-            .r[i] = f_mul(acc[v].r[i], s.r[i]);
+        foreach (v, n_v)
+            foreach (i, N_REG)
+                acc[v].r[i] = f_mul(acc[v].r[i], s.r[i]);
     }
-    UNROLL for (int v = 0; v < n_v; v++) for (int i = 0; i < N_REG; i++)
-        f_store(out + v * p->out_stride + STEP * i, acc[v].r[i]);
+    foreach (v, n_v)
+        foreach (i, N_REG)
+            f_store(out + v * p->out_stride + STEP * i, acc[v].r[i]);
 }
 
 /* Vectors in turns of at most FEW or MANY, as equal as can be. */
