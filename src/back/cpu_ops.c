@@ -143,18 +143,18 @@ static void deliver(const struct cpu_thread *t, size_t n_rows, const float *bias
 }
 
 /* A block of rows meets all tokens (up to MOST_TOKENS) before the next: its weights
- * come from memory once, its outputs stay in the second-level cache. */
+ * come from memory once, its outputs stay in the second-level cache.  A few tokens take
+ * long blocks, which the kernels read in several places at once. */
 void cpu_matmul(struct cpu_thread *t, const struct cpu_matrix *w, struct cpu_input in,
                 size_t n_tokens, const float *bias, enum cpu_sink sink, float *out,
                 size_t out_stride)
 {
-    enum { MOST_TOKENS = CPU_BLOCK_FLOATS / KERN_TILE_ROWS, MOST_ROWS = 256 };
+    enum { MOST_TOKENS = CPU_BLOCK_FLOATS / KERN_TILE_ROWS };
     size_t begin, end, n_groups = kern_n_groups(w->n_cols);
     pool_range(w->n_rows, KERN_TILE_ROWS, t->i, t->n, &begin, &end);
     for (size_t k0 = 0; k0 < n_tokens; k0 += MOST_TOKENS) {
         size_t n = min(MOST_TOKENS, n_tokens - k0),
-               rows = min(CPU_BLOCK_FLOATS / n, MOST_ROWS) / KERN_TILE_ROWS *
-                      KERN_TILE_ROWS;
+               rows = CPU_BLOCK_FLOATS / n / KERN_TILE_ROWS * KERN_TILE_ROWS;
         struct cpu_input part = {in.act ? in.act + k0 * n_groups : NULL,
                                  in.x ? in.x + k0 * w->n_cols : NULL};
         for (size_t r = begin; r < end; r += rows) {

@@ -18,10 +18,12 @@
  *   r4_scale         the scales of a group of R4, from bytes to a register
  *   r4_float         (float)(sum * scale)
  *
- * One vector costs little beside the memory that weights come from, so that codes are
- * unpacked in registers, and the same for a few vectors.  For many vectors the codes
- * (and scales) of some groups are unpacked once into scratch that stays in the
- * first-level cache, and the vectors' sums are parked in `out` meanwhile. */
+ * A few vectors cost little beside the memory that weights come from: codes are
+ * unpacked in registers, and the tiles are read in PLACES at once, because the hardware
+ * fetches ahead in each of them until the end of a page only, and the others go on
+ * meanwhile. For many vectors the codes (and scales) of some groups are unpacked once
+ * into scratch that stays in the first-level cache, the vectors' sums are parked in
+ * `out`, and the next tile's lines are asked for while this one is multiplied. */
 #ifndef RUNT_KERN_TILE_BODY_H
 #define RUNT_KERN_TILE_BODY_H
 
@@ -41,6 +43,7 @@ enum {
     N_QUADS = KERN_GROUP / 4,
     N_PAIRS = N_QUADS / 2,
     QUAD_BYTES = 64,
+    PLACES = 4,
     /* Groups unpacked at a time: 16 KiB of codes beside 4 of scales. */
     PIECE = 16,
     /* Vectors' bytes that are met by tile after tile while they stay in the
@@ -295,7 +298,19 @@ INLINE void add_groups(enum kern_tile k, bool ready, int n_v, struct weights w,
 
 /* ---- tiles against vectors ---- */
 
-/* A run of groups of one tile against some vectors. */
+/* What is left to do when acc has all groups. */
+INLINE void finish(enum kern_tile k, int n_v, const uint8_t *row_scale,
+                   struct rows_f *acc)
+{
+    if (k != KERN_TILE_R4)
+        return;
+    struct rows_f s = f16_rows(row_scale);
+    foreach (v, n_v)
+        foreach (i, N_REG)
+            acc[v].r[i] = f_mul(acc[v].r[i], s.r[i]);
+}
+
+/* A run of groups of one tile, unpacked, against some vectors. */
 struct part {
     struct weights w;
     const uint8_t *row_scale;
@@ -303,64 +318,66 @@ struct part {
     bool first, last; /* these groups are the tile's first, last */
 };
 
-INLINE void vectors(enum kern_tile k, bool ready, int n_v, const struct part *p,
+INLINE void vectors(enum kern_tile k, int n_v, const struct part *p,
                     const struct kern_act *x, float *out)
 {
     struct rows_f acc[MAX_VECTORS];
     enum { STEP = KERN_TILE_ROWS / N_REG };
     foreach (v, n_v)
         foreach (i, N_REG)
-            acc[v].r[i] = !ready || p->first
-                              ? f_set(0)
-                              : f_load(out + v * p->out_stride + STEP * i);
-    add_groups(k, ready, n_v, p->w, p->n_groups, x, p->x_step, acc);
-    if (k == KERN_TILE_R4 && (!ready || p->last)) {
-        struct rows_f s = f16_rows(p->row_scale);
-        foreach (v, n_v)
-            foreach (i, N_REG)
-                acc[v].r[i] = f_mul(acc[v].r[i], s.r[i]);
-    }
+            acc[v].r[i] =
+                p->first ? f_set(0) : f_load(out + v * p->out_stride + STEP * i);
+    add_groups(k, true, n_v, p->w, p->n_groups, x, p->x_step, acc);
+    if (p->last)
+        finish(k, n_v, p->row_scale, acc);
     foreach (v, n_v)
         foreach (i, N_REG)
             f_store(out + v * p->out_stride + STEP * i, acc[v].r[i]);
 }
 
-/* Vectors in turns of at most FEW or MANY, as equal as can be. */
-INLINE void all_vectors(enum kern_tile k, bool ready, const struct part *p,
-                        const struct kern_act *x, size_t n_x, float *out)
+/* Vectors in turns of at most MANY, as equal as can be.  In each turn a share of the
+ * bytes at `next` is asked for. */
+INLINE void all_vectors(enum kern_tile k, const struct part *p,
+                        const struct kern_act *x, size_t n_x, float *out,
+                        const uint8_t *next, size_t n_next)
 {
-    const int most = ready ? MANY : FEW;
-    size_t n_v, n_turns = (n_x + (size_t)most - 1) / (size_t)most;
+    size_t n_v, n_turns = (n_x + MANY - 1) / MANY;
+    size_t share = (n_next / 64 + n_turns - 1) / n_turns * 64;
     for (; n_turns; n_turns--, n_x -= n_v) {
+        size_t n = n_next < share ? n_next : share;
+        for (size_t i = 0; i < n; i += 64)
+            _mm_prefetch((const char *)next + i, _MM_HINT_T1);
+        next += n;
+        n_next -= n;
         n_v = (n_x + n_turns - 1) / n_turns;
         switch (n_v) {
         case 1:
-            vectors(k, ready, 1, p, x, out);
+            vectors(k, 1, p, x, out);
             break;
         case 2:
-            vectors(k, ready, 2, p, x, out);
+            vectors(k, 2, p, x, out);
             break;
         case 3:
-            vectors(k, ready, 3, p, x, out);
+            vectors(k, 3, p, x, out);
             break;
         case 4:
-            vectors(k, ready, 4, p, x, out);
+            vectors(k, 4, p, x, out);
             break;
         case 5:
-            if (most >= 5)
-                vectors(k, ready, 5, p, x, out);
+            if (MANY >= 5)
+                vectors(k, 5, p, x, out);
             break;
         case 6:
-            if (most >= 6)
-                vectors(k, ready, 6, p, x, out);
+            if (MANY >= 6)
+                vectors(k, 6, p, x, out);
             break;
         case 7:
-            if (most >= 7)
-                vectors(k, ready, 7, p, x, out);
+            if (MANY >= 7)
+                vectors(k, 7, p, x, out);
             break;
         default:
-            if (most >= 8)
-                vectors(k, ready, 8, p, x, out);
+            if (MANY >= 8)
+                vectors(k, 8, p, x, out);
         }
         x += n_v * p->x_step;
         out += n_v * p->out_stride;
@@ -380,21 +397,77 @@ INLINE struct weights tile_weights(enum kern_tile k, size_t n_cols, const uint8_
         .head = tile, .codes = tile + head, .head_step = step, .codes_step = step};
 }
 
+/* n_places tiles, `distance` apart, against n_v vectors: a group of each in turn. */
+INLINE void few_tiles(enum kern_tile k, int n_v, size_t n_cols, size_t n_places,
+                      const uint8_t *tile, size_t distance, const struct kern_act *x,
+                      float *out, size_t out_distance, size_t out_stride)
+{
+    enum { STEP = KERN_TILE_ROWS / N_REG };
+    struct rows_f acc[PLACES][MAX_VECTORS];
+    struct weights w[PLACES];
+    size_t n_groups = kern_n_groups(n_cols);
+    for (size_t j = 0; j < n_places; j++) {
+        w[j] = tile_weights(k, n_cols, tile + j * distance);
+        foreach (v, n_v)
+            foreach (i, N_REG)
+                acc[j][v].r[i] = f_set(0);
+    }
+    for (size_t g = 0; g < n_groups; g++)
+#pragma GCC unroll 1
+        for (size_t j = 0; j < n_places; j++) {
+            add_groups(k, false, n_v, w[j], 1, x + g, n_groups, acc[j]);
+            w[j] = weights_skip(w[j], 1);
+        }
+    for (size_t j = 0; j < n_places; j++) {
+        finish(k, n_v, tile + j * distance, acc[j]);
+        foreach (v, n_v)
+            foreach (i, N_REG)
+                f_store(out + j * out_distance + v * out_stride + STEP * i,
+                        acc[j][v].r[i]);
+    }
+}
+
+INLINE void few_places(enum kern_tile k, size_t n_cols, size_t n_places,
+                       const uint8_t *tile, size_t distance, const struct kern_act *x,
+                       size_t n_x, float *out, size_t out_distance, size_t out_stride)
+{
+    switch (n_x) {
+    case 1:
+        few_tiles(k, 1, n_cols, n_places, tile, distance, x, out, out_distance,
+                  out_stride);
+        break;
+    case 2:
+        few_tiles(k, 2, n_cols, n_places, tile, distance, x, out, out_distance,
+                  out_stride);
+        break;
+    case 3:
+        few_tiles(k, 3, n_cols, n_places, tile, distance, x, out, out_distance,
+                  out_stride);
+        break;
+    case 4:
+        few_tiles(k, 4, n_cols, n_places, tile, distance, x, out, out_distance,
+                  out_stride);
+        break;
+    default:
+        if (FEW >= 5)
+            few_tiles(k, 5, n_cols, n_places, tile, distance, x, out, out_distance,
+                      out_stride);
+    }
+}
+
+/* n_x from 1 to FEW.  The tiles are cut into PLACES runs; what is left over comes one
+ * by one. */
 INLINE void few_vectors(enum kern_tile k, size_t n_cols, size_t n_tiles,
                         const uint8_t *tile, const struct kern_act *x, size_t n_x,
                         float *out, size_t out_stride)
 {
-    size_t n_groups = kern_n_groups(n_cols), bytes = kern_tile_bytes(k, n_cols);
-    for (size_t t = 0; t < n_tiles; t++) {
-        struct part p = {.w = tile_weights(k, n_cols, tile),
-                         .row_scale = tile,
-                         .n_groups = n_groups,
-                         .x_step = n_groups,
-                         .out_stride = out_stride};
-        all_vectors(k, false, &p, x, n_x, out);
-        tile += bytes;
-        out += KERN_TILE_ROWS;
-    }
+    size_t bytes = kern_tile_bytes(k, n_cols), run = n_tiles / PLACES;
+    for (size_t t = 0; t < run; t++)
+        few_places(k, n_cols, PLACES, tile + t * bytes, run * bytes, x, n_x,
+                   out + t * KERN_TILE_ROWS, run * KERN_TILE_ROWS, out_stride);
+    for (size_t t = run * PLACES; t < n_tiles; t++)
+        few_places(k, n_cols, 1, tile + t * bytes, 0, x, n_x, out + t * KERN_TILE_ROWS,
+                   0, out_stride);
 }
 
 INLINE void many_vectors(enum kern_tile k, size_t n_cols, size_t n_tiles,
@@ -417,7 +490,10 @@ INLINE void many_vectors(enum kern_tile k, size_t n_cols, size_t n_tiles,
                              .out_stride = out_stride,
                              .first = g == 0,
                              .last = g + n == n_groups};
-            all_vectors(k, true, &p, x + g, n_x, out);
+            /* of the next tile as much as this part is of its own */
+            size_t at = bytes * g / n_groups, to = bytes * (g + n) / n_groups;
+            all_vectors(k, &p, x + g, n_x, out, tile + bytes + at,
+                        t + 1 < n_tiles ? to - at : 0);
             g += n;
         } while (g < n_groups);
     }
@@ -426,6 +502,8 @@ INLINE void many_vectors(enum kern_tile k, size_t n_cols, size_t n_tiles,
 INLINE void tiles(enum kern_tile k, size_t n_cols, size_t n_tiles, const uint8_t *tile,
                   const struct kern_act *x, size_t n_x, float *out, size_t out_stride)
 {
+    if (!n_x)
+        return;
     if (n_x <= FEW) {
         few_vectors(k, n_cols, n_tiles, tile, x, n_x, out, out_stride);
         return;
