@@ -36,6 +36,8 @@ bool is_guarded(const void *p); /* the GUARD bytes before p are poison */
 
 /* ---- numbers ---- */
 
+void draw_anew(void); /* the same numbers again from here on */
+
 enum pattern {
     NORMAL,
     SMALL,    /* denormal as f16 */

@@ -181,8 +181,9 @@ int fixture_print_logits(void)
 char *fixture_logits_in_child(const char *cpu)
 {
     char command[1024];
-    snprintf(command, sizeof command, "RUNT_CPU=%s '%s' --logits", cpu,
-             fixture_program);
+    const char *emulator = getenv("MESON_EXE_WRAPPER");
+    snprintf(command, sizeof command, "RUNT_CPU=%s %s '%s' --logits", cpu,
+             emulator ? emulator : "", fixture_program);
     FILE *f = popen(command, "r");
     if (!f)
         return NULL;

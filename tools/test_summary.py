@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Add up Meson's test results and end with "N passed, N failed".
 
-usage: test_summary.py NAME=BUILDDIR...
+usage: test_summary.py NAME=BUILDDIR|NAME=FILE.xml...
 
 Every case counts: a TAP test by its cases, any other as one.  Failed and skipped cases are
 listed by name; a test program that died counts as a failed case.
@@ -35,8 +35,9 @@ def main():
     for arg in sys.argv[1:]:
         name, build = arg.split("=", 1)
         count = {"passed": 0, "failed": 0, "skipped": 0}
+        path = build if build.endswith(".xml") else f"{build}/meson-logs/testlog.junit.xml"
         try:
-            results = list(cases(f"{build}/meson-logs/testlog.junit.xml"))
+            results = list(cases(path))
         except (OSError, ET.ParseError) as e:
             results = [(f"{name}: no results ({e})", "failed")]
         for case, result in results:

@@ -91,9 +91,9 @@ DEFINE_READ(read_64, __attribute__((target("avx512f"))), 64)
 static read_fn *widest(enum cpu_level level)
 {
 #if defined(__x86_64__)
-    if (level == CPU_AVX512)
+    if (level == CPU_AVX512 || level == CPU_AVX512VL)
         return read_64;
-    if (level == CPU_AVX2)
+    if (level == CPU_AVX2 || level == CPU_AVXVNNI)
         return read_32;
 #endif
     (void)level;

@@ -6,10 +6,10 @@
  * that is shared pays for it.
  *
  * A thread that has lost its core to another program makes every barrier last as long
- * as the scheduler's time slice: two threads then run slower than one.  Each wait that
- * goes far beyond the work before it is counted as late; two of them within a short
- * time, or one while more threads are on trial, take a thread out of the following
- * runs. */
+ * as the scheduler's time slice: two threads then run slower than one.  The time that
+ * is lost in late waits is added up; where it is more than a third of a window, the
+ * following runs use a thread less.  (A virtual machine takes a core away now and then;
+ * that is not worth giving a thread up for.) */
 #include "base/pool.h"
 
 #include "base/cpu.h"
@@ -27,11 +27,11 @@
  * products of a token (a barrier) or two tokens (a worker without work). */
 enum { BARRIER_SPINS = 2000, IDLE_SPINS = 8000 };
 
-/* Nanoseconds.  LATE is above a wake-up and below a time slice; a wait is late when it
- * is also longer than the work before it, because parts of a run may differ in size. */
+/* Nanoseconds.  A wait is late when it is longer than LATE and than the work before it:
+ * parts of a run may differ in size, but not by that much. */
 enum {
-    LATE = 500 * 1000,
-    LATE_AGAIN = 50 * 1000 * 1000,
+    LATE = 50 * 1000,
+    WINDOW = 24 * 1000 * 1000,
     HOLD_MIN = 64 * 1000 * 1000,
     HOLD_MAX = 1024 * 1000 * 1000,
 };
@@ -62,9 +62,9 @@ struct pool {
     pthread_cond_t wake;
 
     /* how many threads take part */
-    atomic_uint n_late;
-    unsigned n_free; /* in the next pool_run_free */
-    int64_t last_late, until, hold;
+    _Atomic int64_t lost; /* in this window */
+    unsigned n_free;      /* in the next pool_run_free */
+    int64_t window, until, hold;
 
     struct worker workers[];
 };
@@ -85,40 +85,48 @@ static int64_t now(void)
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
-/* Spinning has failed: sleep until the phase changes, and say so if that was late. */
-static void sleep_until(struct pool *p, struct worker *w, unsigned phase)
+static void sleep_until(struct pool *p, unsigned phase)
 {
-    int64_t start = now();
     pthread_mutex_lock(&p->lock);
     atomic_fetch_add(&p->n_sleeping, 1);
     while (atomic_load(&p->phase) == phase)
         pthread_cond_wait(&p->wake, &p->lock);
     atomic_fetch_sub(&p->n_sleeping, 1);
     pthread_mutex_unlock(&p->lock);
-    int64_t waited = now() - start;
-    if (waited > LATE && waited > start - w->left)
-        atomic_fetch_add(&p->n_late, 1);
 }
 
-static void wait_for_all(struct pool *p, struct worker *w)
+/* Spin, then sleep, until the phase changes. */
+static void wait_for_phase(struct pool *p, unsigned phase)
 {
-    unsigned phase = atomic_load(&p->phase);
-    if (atomic_fetch_add(&p->n_arrived, 1) + 1 == p->n_active) {
-        atomic_store(&p->n_arrived, 0);
-        atomic_store(&p->phase, phase + 1);
-        if (atomic_load(&p->n_sleeping)) {
-            pthread_mutex_lock(&p->lock);
-            pthread_cond_broadcast(&p->wake);
-            pthread_mutex_unlock(&p->lock);
-        }
-        return;
-    }
     for (int i = 0; i < BARRIER_SPINS; i++) {
         if (atomic_load_explicit(&p->phase, memory_order_acquire) != phase)
             return;
         relax();
     }
-    sleep_until(p, w, phase);
+    sleep_until(p, phase);
+}
+
+static void wait_for_all(struct pool *p, struct worker *w)
+{
+    /* the next run may begin, with another n_active, before this thread wakes up */
+    unsigned n = p->n_active, phase = atomic_load(&p->phase);
+    int64_t start = now();
+    if (atomic_fetch_add(&p->n_arrived, 1) + 1 < n) {
+        wait_for_phase(p, phase);
+        int64_t end = now(), waited = end - start;
+        if (waited > LATE && waited > start - w->left)
+            atomic_fetch_add(&p->lost, waited / (int64_t)(n - 1));
+        w->left = end;
+        return;
+    }
+    atomic_store(&p->n_arrived, 0);
+    atomic_store(&p->phase, phase + 1);
+    if (atomic_load(&p->n_sleeping)) {
+        pthread_mutex_lock(&p->lock);
+        pthread_cond_broadcast(&p->wake);
+        pthread_mutex_unlock(&p->lock);
+    }
+    w->left = start;
 }
 
 void pool_barrier(struct pool *p, unsigned i)
@@ -126,7 +134,6 @@ void pool_barrier(struct pool *p, unsigned i)
     if (!p || p->n_active < 2)
         return;
     wait_for_all(p, &p->workers[i]);
-    p->workers[i].left = now();
 }
 
 static void *work(void *arg)
@@ -198,6 +205,7 @@ int pool_create(unsigned n, struct pool **out, struct runt_err *err)
     }
     p->n_free = p->n;
     p->hold = HOLD_MIN;
+    p->window = now();
     *out = p;
     return 0;
 }
@@ -244,28 +252,25 @@ void pool_run(struct pool *p, pool_fn *fn, void *ctx)
         fn(ctx, 0, 1);
 }
 
-/* After a run: fewer threads if one came late, one more when the time is up.  A trial
- * that fails doubles the time to the next; one that lasts brings it back. */
+/* After a run: fewer threads if too much time was lost, one more when the hold is over.
+ * A trial that fails doubles the next hold; a window without loss brings it back. */
 static void adapt(struct pool *p)
 {
-    bool late = atomic_exchange(&p->n_late, 0) > 0;
-    if (!late && p->n_free == p->n && p->hold == HOLD_MIN)
+    int64_t t = now(), length = t - p->window;
+    if (p->n_free < p->n && t >= p->until) {
+        p->n_free++;
+        p->until = t + p->hold;
+    } else if (length < WINDOW) {
         return;
-    int64_t t = now();
-    if (late) {
-        bool trial = p->hold > HOLD_MIN, again = t - p->last_late < LATE_AGAIN;
-        p->last_late = t;
-        if (!(trial || again) || p->n_free == 1)
-            return;
+    } else if (atomic_load(&p->lost) * 3 > length && p->n_free > 1) {
         p->n_free--;
         p->until = t + p->hold;
         p->hold = p->hold < HOLD_MAX ? 2 * p->hold : HOLD_MAX;
-    } else if (p->n_free < p->n && t >= p->until) {
-        p->n_free++;
-        p->until = t + LATE_AGAIN;
-    } else if (p->n_free == p->n && t >= p->until) {
+    } else if (p->n_free == p->n) {
         p->hold = HOLD_MIN;
     }
+    atomic_store(&p->lost, 0);
+    p->window = t;
 }
 
 void pool_run_free(struct pool *p, pool_fn *fn, void *ctx)
@@ -275,5 +280,6 @@ void pool_run_free(struct pool *p, pool_fn *fn, void *ctx)
         return;
     }
     run_on(p, p->n_free, fn, ctx);
-    adapt(p);
+    if (p->n > 1)
+        adapt(p);
 }

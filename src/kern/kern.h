@@ -69,8 +69,8 @@ struct kern_table {
 };
 
 /* The table for a level, filled for what that level lacks from the specification (or
- * from a lower level, which is the same); NULL when this build does not have the level.
- * The caller has checked that the processor does (cpu_detect). */
+ * from a lower level, which is the same); NULL when this build or this processor does
+ * not have the level. */
 const struct kern_table *kern_table_for(enum cpu_level level);
 
 /* The best table that the processor and RUNT_CPU allow, decided on the first call;

@@ -19,6 +19,8 @@ static struct {
 static void fill_level(enum cpu_level level, enum cpu_level base,
                        void (*fn)(struct kern_table *t))
 {
+    if (!cpu_has(level)) /* the compiler may have used the level's instructions in fn */
+        return;
     tables.level[level] = tables.level[base];
     fn(&tables.level[level]);
     tables.level[level].level = level;

@@ -59,6 +59,7 @@ def bench(*args, models=None, **more):
     return json.loads(r.out)
 
 
+LEVELS = ("ref", "avx2", "avxvnni", "avx512vl", "avx512", "neon", "neondot")
 QUICK = ("-t", "1", "-r", "1", "-p", "3", "-n", "2")
 
 
@@ -80,7 +81,7 @@ def check_row(row, roofline=False, profile=False):
         else:
             assert type(value) in (int, float) and math.isfinite(value), (key, value)
     assert row["test"] in ("tg", "pp") and row["kv"] in ("f16", "q8", "f32"), row
-    assert row["level"] in ("ref", "avx2", "avx512", "neon"), row
+    assert row["level"] in LEVELS, row
     assert row["tokens_per_second"] > 0 and row["spread"] >= 0, row
     assert row["bytes_per_token"] > 0 and row["ops_per_token"] > 0, row
     assert 0 < row["load_seconds"] and row["peak_bytes"] > row["file_bytes"] // 2, row
@@ -304,8 +305,16 @@ def metadata(model, key):
     return json.loads(runt("inspect", model, "-o", "json").out)["metadata"]["gpt2." + key]
 
 
+def r4_tile_bytes(n_cols):
+    """fmt/r4.h: row scales, group scales, zeros up to 64; then the codes."""
+    groups = -(-n_cols // 64)
+    return -(-(32 + 16 * groups) // 64) * 64 + 512 * groups
+
+
 def rows_bytes(t):
-    """One row as the file has it."""
+    """One row as the file has it; of R4 its share of a tile."""
+    if t["type"] == "R4":
+        return r4_tile_bytes(t["columns"]) // 16
     return {"F32": 4, "F16": 2, "BF16": 2, "Q8_0": 34 / 32, "Q4_0": 18 / 32,
             "Q4_1": 20 / 32}[t["type"]] * t["columns"]
 
@@ -314,6 +323,8 @@ def matrix_bytes(t):
     """What a product reads: tiles of 16 rows, groups of 64 columns; or rows of floats."""
     groups, tiles = -(-t["columns"] // 64), -(-t["rows"] // 16)
     group = {"Q4_0": 2 * 32 + 512, "Q4_1": 4 * 32 + 512, "Q8_0": 2 * 32 + 1024}
+    if t["type"] == "R4":
+        return tiles * r4_tile_bytes(t["columns"])
     if t["type"] in group:
         return tiles * groups * group[t["type"]]
     return t["rows"] * rows_bytes(t)
@@ -340,7 +351,7 @@ def pass_bytes(model):
 
 @test
 def bytes_per_token_are_those_that_are_read():
-    for model in [tiny(k) for k in ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1")] + [odd()]:
+    for model in [tiny(k) for k in ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "r4")] + [odd()]:
         for kv in ("f16", "q8", "f32"):
             with case("bytes of %s with a cache of %s" % (os.path.basename(model), kv)):
                 weights, own = pass_bytes(model)
