@@ -462,12 +462,13 @@ INLINE void few_vectors(enum kern_tile k, size_t n_cols, size_t n_tiles,
                         float *out, size_t out_stride)
 {
     size_t bytes = kern_tile_bytes(k, n_cols), run = n_tiles / PLACES;
-    for (size_t t = 0; t < run; t++)
-        few_places(k, n_cols, PLACES, tile + t * bytes, run * bytes, x, n_x,
-                   out + t * KERN_TILE_ROWS, run * KERN_TILE_ROWS, out_stride);
-    for (size_t t = run * PLACES; t < n_tiles; t++)
-        few_places(k, n_cols, 1, tile + t * bytes, 0, x, n_x, out + t * KERN_TILE_ROWS,
-                   0, out_stride);
+    size_t n_turns = run + n_tiles % PLACES;
+    for (size_t i = 0; i < n_turns; i++) {
+        bool together = i < run;
+        size_t t = together ? i : n_tiles - (n_turns - i);
+        few_places(k, n_cols, together ? PLACES : 1, tile + t * bytes, run * bytes, x,
+                   n_x, out + t * KERN_TILE_ROWS, run * KERN_TILE_ROWS, out_stride);
+    }
 }
 
 INLINE void many_vectors(enum kern_tile k, size_t n_cols, size_t n_tiles,
