@@ -519,7 +519,10 @@ def history_and_editing():
             assert "top-k is now 5)" in plain(t.prompt())
         with case("Ctrl-U clears the line"):
             t.type("rubbish\x15/set top-k 6\r")
-            assert "top-k is now 6" in plain(t.prompt())
+            text = plain(t.prompt())
+            if "top-k is now 6" not in text:  # clearing may draw the prompt once more
+                text = plain(t.prompt())
+            assert "top-k is now 6" in text, text
         with case("an empty line asks again"):
             t.line("")
             t.prompt()
