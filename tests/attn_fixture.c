@@ -169,7 +169,7 @@ void fill_cache(enum kern_kv kv, bool is_key, enum pattern p, size_t n_dim,
                 size_t n_pos, size_t n_stripes, void *stripes)
 {
     const struct kern_attn *a = &ref->attn[kv];
-    size_t bytes = kern_key_stripe_bytes(kv, n_dim);
+    size_t bytes = kern_stripe_bytes(kv, n_dim);
     float x[MAX_DIM];
     memset(stripes, rng_u64(&rng) % 4 ? 0xff : 0x80, n_stripes * bytes);
     for (size_t i = 0; i < n_pos; i++) {

@@ -57,11 +57,16 @@ static void run_heads(struct job *j)
         for (size_t i = 0; i < j->n_q; i++)
             m[i] = -INFINITY, l[i] = 0;
         for (size_t b = 0; b < BENCH_POS; b += BLOCK) {
-            size_t at = (h * BENCH_POS + b) / STRIPE * j->bytes;
-            j->a->scores(DIM, j->n_q, j->queries, 4, j->keys + at, j->s);
+            size_t at = (h * BENCH_POS + b) / STRIPE * j->bytes, size = 4 * j->bytes;
+            const char *keys = (const char *)j->keys + at + size,
+                       *values = (const char *)j->values + at + size;
+            struct kern_ahead first = {keys, values, size / 128},
+                              second = {keys + size / 2, values + size / 2, size / 128};
+            j->a->scores(DIM, j->n_q, j->queries, 4, j->keys + at, j->s, &first);
             for (size_t i = 0; i < j->n_q; i++)
                 c[i] = j->a->step(BLOCK, j->s + i * BLOCK, &m[i], &l[i]);
-            j->a->values(DIM, j->n_q, BLOCK, j->s, j->values + at, c, j->o, DIM);
+            j->a->values(DIM, j->n_q, BLOCK, j->s, j->values + at, c, j->o, DIM,
+                         &second);
         }
     }
 }
@@ -69,7 +74,8 @@ static void run_heads(struct job *j)
 static void run_scores(struct job *j)
 {
     for (size_t b = 0; b < BENCH_POS; b += BLOCK)
-        j->a->scores(DIM, j->n_q, j->queries, 4, j->keys + b / STRIPE * j->bytes, j->s);
+        j->a->scores(DIM, j->n_q, j->queries, 4, j->keys + b / STRIPE * j->bytes, j->s,
+                     NULL);
 }
 
 static void run_values(struct job *j)
@@ -77,7 +83,7 @@ static void run_values(struct job *j)
     float c[BENCH_Q] = {0};
     for (size_t b = 0; b < BENCH_POS; b += BLOCK)
         j->a->values(DIM, j->n_q, BLOCK, j->s, j->values + b / STRIPE * j->bytes, c,
-                     j->o, DIM);
+                     j->o, DIM, NULL);
 }
 
 static void run_step(struct job *j)
@@ -147,7 +153,7 @@ int bench_attn(int n_names, char **names)
             wanted = wanted || !strcmp(names[i], levels[l].name);
         for (enum kern_kv kv = 0; wanted && kv < KERN_N_KV; kv++) {
             j.a = &levels[l].t.attn[kv];
-            j.bytes = kern_key_stripe_bytes(kv, DIM);
+            j.bytes = kern_stripe_bytes(kv, DIM);
             j.q_bytes = kern_query_bytes(kv, DIM);
             fill_cache(kv, true, NORMAL, DIM, BENCH_POS, BENCH_POS / STRIPE, j.keys);
             fill_cache(kv, false, NORMAL, DIM, BENCH_POS, BENCH_POS / STRIPE, j.values);

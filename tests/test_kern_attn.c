@@ -93,7 +93,7 @@ static bool same_stripe(enum kern_kv kv, size_t bytes, const uint8_t *a,
 static void check_store(enum kern_kv kv, bool is_key, enum pattern p, size_t n_dim,
                         size_t lane)
 {
-    size_t bytes = kern_key_stripe_bytes(kv, n_dim), shift = lane % 2 * 2;
+    size_t bytes = kern_stripe_bytes(kv, n_dim), shift = lane % 2 * 2;
     float *x = draw_floats(IN_QUERY, p, n_dim);
     uint8_t *want = room(WANT, bytes);
     for (size_t i = 0; i < n_dim && p == EQUAL; i++) /* ties, to even */
@@ -218,26 +218,35 @@ static uint8_t *prepare_queries(enum kern_kv kv, enum pattern p, size_t n_dim)
     return q;
 }
 
+/* What a kernel asks for need not be there. */
+static const struct kern_ahead *nowhere(size_t n)
+{
+    static struct kern_ahead ahead = {(const char *)64, (const char *)-65536, 0};
+    ahead.n = n;
+    return n % 4 ? &ahead : NULL;
+}
+
 /* ---- scores ---- */
 
 static void check_scores(enum kern_kv kv, enum pattern p, size_t n_dim,
                          size_t n_stripes, size_t n_pos)
 {
-    size_t key_bytes = n_stripes * kern_key_stripe_bytes(kv, n_dim);
+    size_t key_bytes = n_stripes * kern_stripe_bytes(kv, n_dim);
     size_t shift = n_pos % 3 ? 0 : 2, q_bytes = kern_query_bytes(kv, n_dim);
     uint8_t *keys = room(IN_CACHE, key_bytes + shift);
     fill_cache(kv, true, p, n_dim, n_pos, n_stripes, keys);
     uint8_t *queries = prepare_queries(kv, p == SPECIAL ? NORMAL : p, n_dim);
     float want[MAX_Q][BLOCK];
     for (size_t i = 0; i < MAX_Q; i++)
-        ref->attn[kv].scores(n_dim, 1, queries + i * q_bytes, n_stripes, keys, want[i]);
+        ref->attn[kv].scores(n_dim, 1, queries + i * q_bytes, n_stripes, keys, want[i],
+                             NULL);
 
     for (size_t l = 0; l < n_levels; l++) {
         for (size_t c = l ? 0 : N_COUNTS - 1; c < N_COUNTS; c++) {
             size_t n_q = counts[c], first = MAX_Q - n_q, n = STRIPE * n_stripes;
             float *s = room(GOT, ((n_q - 1) * BLOCK + n) * sizeof *s);
             levels[l].t.attn[kv].scores(n_dim, n_q, queries + first * q_bytes,
-                                        n_stripes, keys, s);
+                                        n_stripes, keys, s, nowhere(n_pos + c));
             for (size_t i = 0; i < n_q; i++)
                 for (size_t j = 0; j < n_pos; j++)
                     if (!same(s[i * BLOCK + j], want[first + i][j]))
@@ -278,7 +287,7 @@ static void test_scores(void **state)
 /* Bytes of a cache whose last position is n_pos - 1. */
 static size_t value_bytes(enum kern_kv kv, size_t n_dim, size_t n_pos)
 {
-    size_t full = n_pos / STRIPE * kern_value_stripe_bytes(kv, n_dim);
+    size_t full = n_pos / STRIPE * kern_stripe_bytes(kv, n_dim);
     size_t more = n_pos % STRIPE, n_pad = (n_dim + 3) / 4 * 4;
     if (more == 0)
         return full;
@@ -304,7 +313,7 @@ static void check_values(enum kern_kv kv, enum pattern p, size_t n_dim, size_t n
         draw_row(p, n_dim, o[i]);
         memcpy(want[i], o[i], sizeof o[i]);
         ref->attn[kv].values(n_dim, 1, n_pos, e + i * BLOCK, stripes, &c[i], want[i],
-                             n_dim);
+                             n_dim, NULL);
     }
     for (size_t l = 0; l < n_levels; l++) {
         for (size_t k = l ? 0 : N_COUNTS - 1; k < N_COUNTS; k++) {
@@ -313,7 +322,7 @@ static void check_values(enum kern_kv kv, enum pattern p, size_t n_dim, size_t n
             for (size_t i = 0; i < n_q; i++)
                 memcpy(got + i * stride, o[first + i], n_dim * sizeof *got);
             levels[l].t.attn[kv].values(n_dim, n_q, n_pos, e + first * BLOCK, values,
-                                        c + first, got, stride);
+                                        c + first, got, stride, nowhere(n_pos + k));
             bool ok = is_guarded(got);
             for (size_t i = 0; i < n_q; i++) {
                 for (size_t j = 0; j < n_dim; j++)
@@ -414,7 +423,7 @@ static void attend(const struct kern_attn *a, enum kern_kv kv, const struct head
     static uint8_t keys[N_STRIPES * 4 * STRIPE * DIM], values[sizeof keys];
     static uint8_t queries[MAX_Q * 4 * DIM];
     static float s[MAX_Q * BLOCK];
-    size_t bytes = kern_key_stripe_bytes(kv, DIM), q_bytes = kern_query_bytes(kv, DIM);
+    size_t bytes = kern_stripe_bytes(kv, DIM), q_bytes = kern_query_bytes(kv, DIM);
     memset(keys, 0xff, sizeof keys);
     memset(values, 0xff, sizeof values);
     for (size_t i = 0, turn = 0, n_q; i < N_POS; i += n_q, turn++) {
@@ -433,20 +442,21 @@ static void attend(const struct kern_attn *a, enum kern_kv kv, const struct head
             size_t first = i < b ? b - i : 0; /* queries before it do not see it */
             size_t at = b / STRIPE * bytes, n = n_q - first;
             a->scores(DIM, n, queries + first * q_bytes, (n_pos + STRIPE - 1) / STRIPE,
-                      keys + at, s);
+                      keys + at, s, NULL);
             size_t n_all = 0; /* of the last queries see the whole block */
             for (size_t j = first; j < n_q; j++) {
                 size_t seen = i + j + 1 - b;
                 float *e = s + (j - first) * BLOCK;
                 c[j] = a->step(seen < BLOCK ? seen : BLOCK, e, &m[j], &l[j]);
                 if (seen < n_pos)
-                    a->values(DIM, 1, seen, e, values + at, &c[j], out[i + j], DIM);
+                    a->values(DIM, 1, seen, e, values + at, &c[j], out[i + j], DIM,
+                              NULL);
                 else
                     n_all++;
             }
             size_t part = n_q - n_all;
             a->values(DIM, n_all, n_pos, s + (part - first) * BLOCK, values + at,
-                      c + part, out[i + part], DIM);
+                      c + part, out[i + part], DIM, NULL);
         }
         for (size_t j = 0; j < n_q; j++)
             for (size_t d = 0; d < DIM; d++)

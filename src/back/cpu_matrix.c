@@ -48,7 +48,7 @@ int cpu_matrix_init(const struct kern_table *kern, struct pool *pool,
         return err_set(err, RUNT_E_FORMAT, "%zu x %zu numbers overflow its size",
                        n_rows, n_cols);
     if (tiled && fmt->tile_rows == 1) {
-        m.packed = mem_aligned(m.bytes);
+        m.packed = mem_huge(m.bytes);
         if (!m.packed)
             return err_nomem(err, "the packed weights");
         struct packing p = {&m, kind, data, m.packed};

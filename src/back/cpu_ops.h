@@ -128,9 +128,10 @@ struct cpu_span {
 struct cpu_attention {
     enum kern_kv kv;
     size_t n_embd, n_head, n_tokens;
-    /* A layer's keys and values in a sequence's cache: [n_head][stripes], byte offsets
-     * and the bytes of one head's row of stripes. */
-    size_t keys_at, values_at, head_bytes;
+    /* A sequence's cache is blocks of KERN_ATTN_BLOCK positions, block_bytes each; a
+     * layer's part of a block begins layer_at bytes into it and is cpu_attn_layer_bytes
+     * long: for each head its keys' stripes, then its values'. */
+    size_t block_bytes, layer_at;
     const struct cpu_span *spans; /* of all tokens of the pass, in order */
     size_t n_spans;
     const float *qkv; /* [n_tokens][3 * n_embd] */
@@ -141,6 +142,7 @@ struct cpu_attention {
  */
 void cpu_attend(struct cpu_thread *t, const struct cpu_attention *a);
 
+size_t cpu_attn_layer_bytes(enum kern_kv kv, size_t n_head, size_t n_dim);
 size_t cpu_attn_scratch_bytes(enum kern_kv kv, size_t n_dim);
 
 #endif

@@ -9,6 +9,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+
+/* Below that a huge page would be mostly waste. */
+enum { HUGE_PAGE = 2 << 20, HUGE_MIN = 2 * HUGE_PAGE };
 
 static atomic_long fail_countdown = -1;
 static atomic_long n_live;
@@ -62,13 +66,30 @@ void *mem_resize(void *p, size_t n, size_t size)
     return p ? q : count(q);
 }
 
-void *mem_aligned(size_t size)
+static void *aligned(size_t alignment, size_t size)
 {
     size_t total;
-    if (!size_add(size, 63, &total) || should_fail())
+    if (!size_add(size, alignment - 1, &total) || should_fail())
         return NULL;
-    total &= ~(size_t)63;
-    return count(aligned_alloc(64, total ? total : 64));
+    total &= ~(alignment - 1);
+    return count(aligned_alloc(alignment, total ? total : alignment));
+}
+
+void *mem_aligned(size_t size)
+{
+    return aligned(64, size);
+}
+
+void *mem_huge(size_t size)
+{
+    if (size < HUGE_MIN)
+        return mem_aligned(size);
+    void *p = aligned(HUGE_PAGE, size);
+#ifdef MADV_HUGEPAGE
+    if (p)
+        madvise(p, size, MADV_HUGEPAGE); /* a refusal costs nothing but speed */
+#endif
+    return p;
 }
 
 char *mem_strndup(const char *s, size_t n)
@@ -110,10 +131,10 @@ void mem_free(void *p)
 
 int arena_init(struct arena *a, size_t size)
 {
-    unsigned char *base = mem_aligned(size);
+    unsigned char *base = mem_huge(size);
     if (!base)
         return RUNT_E_NOMEM;
-    *a = (struct arena){base, (size + 63) & ~(size_t)63, 0}; /* as mem_aligned has it */
+    *a = (struct arena){base, (size + 63) & ~(size_t)63, 0}; /* as mem_huge has it */
     return 0;
 }
 

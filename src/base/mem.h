@@ -15,6 +15,9 @@ void *mem_array(size_t n, size_t size); /* n * size bytes, zeroed, NULL on overf
 void *mem_resize(void *p, size_t n,
                  size_t size);  /* realloc to n * size; p lives on NULL */
 void *mem_aligned(size_t size); /* 64-byte aligned, not zeroed */
+/* Likewise for what is large and read all over: in huge pages where the system gives
+ * them (Linux: transparent ones), which spare the address translation. */
+void *mem_huge(size_t size);
 char *mem_strdup(const char *s);
 char *mem_strndup(const char *s, size_t n);
 char *mem_printf(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
@@ -36,7 +39,8 @@ static inline bool size_add(size_t a, size_t b, size_t *out)
 void mem_fail_after(long n);
 long mem_live(void);
 
-/* An arena: one block sized up front, handed out front to back, freed at once. */
+/* An arena: one block (mem_huge) sized up front, handed out front to back, freed at
+ * once. */
 struct arena {
     unsigned char *base;
     size_t size, used;

@@ -43,12 +43,21 @@ enum kern_kv { KERN_KV_F16, KERN_KV_Q8, KERN_KV_F32, KERN_N_KV };
 
 enum { KERN_STRIPE = 16, KERN_ATTN_BLOCK = 64 };
 
-/* Bytes of one stripe of a head, multiples of 32. */
-size_t kern_key_stripe_bytes(enum kern_kv kv, size_t n_dim);
-size_t kern_value_stripe_bytes(enum kern_kv kv, size_t n_dim);
+/* Bytes of one stripe of a head's keys, or of its values; a multiple of 32. */
+size_t kern_stripe_bytes(enum kern_kv kv, size_t n_dim);
 /* Bytes of a prepared query: F16, F32 float[n_dim]; Q8 float dq, int32_t sum of the q,
  * int8 q[n_pad]. */
 size_t kern_query_bytes(enum kern_kv kv, size_t n_dim);
+
+/* Memory that comes next: n lines of 64 bytes from a on and as many from b on.  One
+ * query reads a cache that the weights have driven out since the last token, so while a
+ * kernel works for one query it asks for these lines, from two places because the
+ * hardware's own fetching ahead ends with every page.  Results do not depend on it, and
+ * nothing needs to lie there. */
+struct kern_ahead {
+    const char *a, *b;
+    size_t n;
+};
 
 struct kern_attn {
     /* Put one position's key and value (n_dim floats each) into lane `lane` of a
@@ -60,13 +69,15 @@ struct kern_attn {
 
     /* n_q queries (query i at queries + i * kern_query_bytes) against n_stripes (1 to
      * 4) stripes of keys, one after another: s[64 * i + p], p < 16 * n_stripes.  Lanes
-     * that hold no position yet may be any bits; their scores are any bits. */
+     * that hold no position yet may be any bits; their scores are any bits.  Of ahead
+     * (NULL: nothing) this asks for all lines where n_q is 1. */
     void (*scores)(size_t n_dim, size_t n_q, const void *queries, size_t n_stripes,
-                   const void *keys, float *s);
+                   const void *keys, float *s, const struct kern_ahead *ahead);
     /* n_q states against n_pos positions (1 to 64) of stripes of values: e[64 * i + p],
-     * c[i], o[i * o_stride + d].  Lanes from n_pos on are not read. */
+     * c[i], o[i * o_stride + d].  Lanes from n_pos on are not read.  ahead likewise. */
     void (*values)(size_t n_dim, size_t n_q, size_t n_pos, const float *e,
-                   const void *values, const float *c, float *o, size_t o_stride);
+                   const void *values, const float *c, float *o, size_t o_stride,
+                   const struct kern_ahead *ahead);
     /* s[64] becomes e[64]; returns c.  The same function for every kind of cache. */
     float (*step)(size_t n_valid, float *s, float *m, float *l);
 };

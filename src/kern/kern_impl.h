@@ -61,4 +61,29 @@ void kern_fill_avx512_attn_simde(struct kern_table *t);
 const struct kern_table *kern_table_race(const struct kern_table *a,
                                          const struct kern_table *b);
 
+/* A kern_ahead as it is used up, evenly over a loop's turns. */
+struct kern_asking {
+    const char *a, *b;
+    size_t left, per; /* lines; those of one turn */
+};
+
+static inline struct kern_asking kern_asking(const struct kern_ahead *ahead, size_t n_q,
+                                             size_t n_turns)
+{
+    if (!ahead || n_q > 1)
+        return (struct kern_asking){NULL, NULL, 0, 0};
+    return (struct kern_asking){ahead->a, ahead->b, ahead->n,
+                                (ahead->n + n_turns - 1) / n_turns};
+}
+
+static inline __attribute__((always_inline)) void kern_ask(struct kern_asking *k)
+{
+    for (size_t i = 0; i < k->per && k->left; i++, k->left--) {
+        __builtin_prefetch(k->a, 0, 3);
+        __builtin_prefetch(k->b, 0, 3);
+        k->a += 64;
+        k->b += 64;
+    }
+}
+
 #endif

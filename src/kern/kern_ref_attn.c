@@ -17,15 +17,10 @@ static size_t float_bytes(enum kern_kv kv)
     return kv == KERN_KV_F16 ? 2 : 4;
 }
 
-size_t kern_key_stripe_bytes(enum kern_kv kv, size_t n_dim)
+size_t kern_stripe_bytes(enum kern_kv kv, size_t n_dim)
 {
     return kv == KERN_KV_Q8 ? 2 * KERN_STRIPE + KERN_STRIPE * pad4(n_dim)
                             : float_bytes(kv) * KERN_STRIPE * n_dim;
-}
-
-size_t kern_value_stripe_bytes(enum kern_kv kv, size_t n_dim)
-{
-    return kern_key_stripe_bytes(kv, n_dim);
 }
 
 size_t kern_query_bytes(enum kern_kv kv, size_t n_dim)
@@ -98,7 +93,7 @@ static void query_float(size_t n_dim, const float *q, float scale, void *out)
 static void scores_float(enum kern_kv kv, size_t n_dim, size_t n_q, const void *queries,
                          size_t n_stripes, const void *keys, float *s)
 {
-    size_t bytes = kern_key_stripe_bytes(kv, n_dim);
+    size_t bytes = kern_stripe_bytes(kv, n_dim);
     for (size_t i = 0; i < n_q; i++) {
         const float *q = (const float *)queries + i * n_dim;
         for (size_t p = 0; p < KERN_STRIPE * n_stripes; p++) {
@@ -141,14 +136,17 @@ static void store_value_f16(size_t n_dim, const float *value, void *stripe, size
 }
 
 static void scores_f16(size_t n_dim, size_t n_q, const void *queries, size_t n_stripes,
-                       const void *keys, float *s)
+                       const void *keys, float *s, const struct kern_ahead *ahead)
 {
+    (void)ahead;
     scores_float(KERN_KV_F16, n_dim, n_q, queries, n_stripes, keys, s);
 }
 
 static void values_f16(size_t n_dim, size_t n_q, size_t n_pos, const float *e,
-                       const void *values, const float *c, float *o, size_t o_stride)
+                       const void *values, const float *c, float *o, size_t o_stride,
+                       const struct kern_ahead *ahead)
 {
+    (void)ahead;
     values_float(KERN_KV_F16, n_dim, n_q, n_pos, e, values, c, o, o_stride);
 }
 
@@ -165,14 +163,17 @@ static void store_value_f32(size_t n_dim, const float *value, void *stripe, size
 }
 
 static void scores_f32(size_t n_dim, size_t n_q, const void *queries, size_t n_stripes,
-                       const void *keys, float *s)
+                       const void *keys, float *s, const struct kern_ahead *ahead)
 {
+    (void)ahead;
     scores_float(KERN_KV_F32, n_dim, n_q, queries, n_stripes, keys, s);
 }
 
 static void values_f32(size_t n_dim, size_t n_q, size_t n_pos, const float *e,
-                       const void *values, const float *c, float *o, size_t o_stride)
+                       const void *values, const float *c, float *o, size_t o_stride,
+                       const struct kern_ahead *ahead)
 {
+    (void)ahead;
     values_float(KERN_KV_F32, n_dim, n_q, n_pos, e, values, c, o, o_stride);
 }
 
@@ -247,9 +248,10 @@ static void query_q8(size_t n_dim, const float *q, float scale, void *out)
 }
 
 static void scores_q8(size_t n_dim, size_t n_q, const void *queries, size_t n_stripes,
-                      const void *keys, float *s)
+                      const void *keys, float *s, const struct kern_ahead *ahead)
 {
-    size_t bytes = kern_key_stripe_bytes(KERN_KV_Q8, n_dim);
+    (void)ahead;
+    size_t bytes = kern_stripe_bytes(KERN_KV_Q8, n_dim);
     for (size_t i = 0; i < n_q; i++) {
         const struct query_q8 *q =
             (const void *)((const char *)queries +
@@ -268,9 +270,11 @@ static void scores_q8(size_t n_dim, size_t n_q, const void *queries, size_t n_st
 }
 
 static void values_q8(size_t n_dim, size_t n_q, size_t n_pos, const float *e,
-                      const void *values, const float *c, float *o, size_t o_stride)
+                      const void *values, const float *c, float *o, size_t o_stride,
+                      const struct kern_ahead *ahead)
 {
-    size_t bytes = kern_value_stripe_bytes(KERN_KV_Q8, n_dim);
+    (void)ahead;
+    size_t bytes = kern_stripe_bytes(KERN_KV_Q8, n_dim);
     for (size_t i = 0; i < n_q; i++) {
         for (size_t d = 0; d < n_dim; d++) {
             float sum = o[i * o_stride + d] * c[i];

@@ -77,12 +77,12 @@ void model_random_close(struct model_random *r); /* NULL is fine */
 
 /* ---- sessions ---- */
 
-/* A sequence's cache: for each layer the keys, then the values, of all heads, each head
- * a row of stripes (kern_attn.h); rows are whole blocks of KERN_ATTN_BLOCK positions.
- */
+/* A sequence's cache: blocks of KERN_ATTN_BLOCK positions; a block holds what each
+ * layer keeps of them (cpu_ops.h, kern_attn.h).  So a prefix is one run of memory, and
+ * what no token has reached is never touched. */
 struct session_cache {
-    size_t stripe_bytes, head_bytes, layer_bytes; /* keys or values, not both */
-    size_t seq_bytes;
+    size_t stripe_bytes; /* keys or values of a head, KERN_STRIPE positions */
+    size_t layer_bytes, block_bytes, seq_bytes;
     uint8_t *base; /* [n_seqs][seq_bytes] */
 };
 

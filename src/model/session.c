@@ -54,13 +54,11 @@ static void lay_out(struct runt_session *s, struct layout *l, unsigned n_threads
     struct session_cache *c = &s->cache;
     size_t e = sh->n_embd, b = s->n_batch, f = sizeof(float), n_dim = e / sh->n_head,
            groups = kern_n_groups(max(e, sh->n_ff));
-    size_t n_stripes = ((size_t)s->n_ctx + KERN_ATTN_BLOCK - 1) / KERN_ATTN_BLOCK *
-                       (KERN_ATTN_BLOCK / KERN_STRIPE);
-    c->stripe_bytes =
-        max(kern_key_stripe_bytes(s->kv, n_dim), kern_value_stripe_bytes(s->kv, n_dim));
-    if (!size_mul(c->stripe_bytes, n_stripes, &c->head_bytes) ||
-        !size_mul(c->head_bytes, sh->n_head, &c->layer_bytes) ||
-        !size_mul(c->layer_bytes, 2 * (size_t)sh->n_layer, &c->seq_bytes)) {
+    size_t n_blocks = ((size_t)s->n_ctx + KERN_ATTN_BLOCK - 1) / KERN_ATTN_BLOCK;
+    c->stripe_bytes = kern_stripe_bytes(s->kv, n_dim);
+    c->layer_bytes = cpu_attn_layer_bytes(s->kv, sh->n_head, n_dim);
+    if (!size_mul(c->layer_bytes, sh->n_layer, &c->block_bytes) ||
+        !size_mul(c->block_bytes, n_blocks, &c->seq_bytes)) {
         l->overflow = true;
         return;
     }
@@ -335,15 +333,13 @@ uint32_t runt_session_match(runt_session *s, uint32_t seq, const int32_t *tokens
     return same;
 }
 
-/* Of every head's row of stripes, those that hold the first n positions. */
 void runt_session_copy(runt_session *s, uint32_t from, uint32_t to, uint32_t n)
 {
     const struct session_cache *c = &s->cache;
-    size_t bytes = (n + KERN_STRIPE - 1) / KERN_STRIPE * c->stripe_bytes;
+    size_t n_blocks = (n + KERN_ATTN_BLOCK - 1) / KERN_ATTN_BLOCK;
     if (from != to) {
-        for (size_t at = 0; at < c->seq_bytes; at += c->head_bytes)
-            memcpy(c->base + to * c->seq_bytes + at, c->base + from * c->seq_bytes + at,
-                   bytes);
+        memcpy(c->base + to * c->seq_bytes, c->base + from * c->seq_bytes,
+               n_blocks * c->block_bytes);
         memcpy(s->tokens + (size_t)to * s->n_ctx, s->tokens + (size_t)from * s->n_ctx,
                n * sizeof *s->tokens);
     }

@@ -1,11 +1,11 @@
 /* Owns the file form of a sequence: its tokens and its cache, so that a prompt is
  * computed once and continued many times.
  *
- *   8 bytes  "RUNTKV1\n"
+ *   8 bytes  "RUNTKV2\n"
  *   u64      fingerprint of the model: the shape, and a sample of every tensor
  *   u32      kind of cache, n_tokens
  *   i32      tokens[n_tokens]
- *   stripes  of every layer's keys and values, every head: those that hold tokens
+ *   stripes  block by block as in memory: those that hold tokens
  *   u64      checksum of all of the above
  *
  * Numbers are as the machine has them (a cache is not for exchange; another byte order
@@ -20,7 +20,7 @@
 
 #include <string.h>
 
-static const char magic[8] = "RUNTKV1\n";
+static const char magic[8] = "RUNTKV2\n";
 
 struct head {
     char magic[8];
@@ -56,10 +56,31 @@ static uint64_t fingerprint(const struct runt_model *m)
     return h;
 }
 
-/* A head's stripes for n tokens. */
+/* Rows of stripes in a block: every layer's heads, keys and values in turn. */
+static size_t n_rows(const struct runt_session *s)
+{
+    return 2 * (size_t)s->model->shape.n_layer * s->model->shape.n_head;
+}
+
+/* Positions of the n that lie in block b. */
+static size_t in_block(size_t n, size_t b)
+{
+    size_t left = n - b * KERN_ATTN_BLOCK;
+    return left < KERN_ATTN_BLOCK ? left : KERN_ATTN_BLOCK;
+}
+
+/* A row's stripes for n tokens. */
 static size_t row_bytes(const struct runt_session *s, size_t n)
 {
     return (n + KERN_STRIPE - 1) / KERN_STRIPE * s->cache.stripe_bytes;
+}
+
+static uint8_t *row_at(const struct runt_session *s, uint32_t seq, size_t block,
+                       size_t row)
+{
+    const struct session_cache *c = &s->cache;
+    return c->base + seq * c->seq_bytes + block * c->block_bytes +
+           row * row_bytes(s, KERN_ATTN_BLOCK);
 }
 
 struct out {
@@ -83,7 +104,7 @@ static int put_row(struct out *o, const struct runt_session *s, size_t index,
     const struct kern_attn *k = &s->model->kern->attn[s->kv];
     size_t n_dim = sh->n_embd / sh->n_head,
            whole = row_bytes(s, n / KERN_STRIPE * KERN_STRIPE);
-    bool keys = index / sh->n_head % 2 == 0;
+    bool keys = index % 2 == 0;
     int rc = put(o, row, whole, err);
     if (rc || n % KERN_STRIPE == 0)
         return rc;
@@ -96,13 +117,12 @@ static int put_row(struct out *o, const struct runt_session *s, size_t index,
 int runt_session_save(const runt_session *s, uint32_t seq, const char *path,
                       struct runt_err *err)
 {
-    const struct session_cache *c = &s->cache;
     size_t n = s->pos[seq], n_dim = s->model->shape.n_embd / s->model->shape.n_head;
     struct head h = {
         .model = fingerprint(s->model), .kv = s->kv, .n_tokens = (uint32_t)n};
     memcpy(h.magic, magic, sizeof magic);
     struct out o = {.sum = 1};
-    uint8_t *stripe = mem_alloc(c->stripe_bytes);
+    uint8_t *stripe = mem_alloc(s->cache.stripe_bytes);
     float *zeros = mem_array(n_dim, sizeof *zeros);
     int rc = stripe && zeros ? file_out_open(path, &o.file, err)
                              : err_nomem(err, "a stripe of the cache");
@@ -110,9 +130,10 @@ int runt_session_save(const runt_session *s, uint32_t seq, const char *path,
         rc = put(&o, &h, sizeof h, err);
     if (!rc)
         rc = put(&o, runt_session_seq_tokens(s, seq), n * sizeof(int32_t), err);
-    for (size_t i = 0; !rc && i < c->seq_bytes / c->head_bytes; i++)
-        rc = put_row(&o, s, i, c->base + seq * c->seq_bytes + i * c->head_bytes, n,
-                     stripe, zeros, err);
+    for (size_t b = 0; b * KERN_ATTN_BLOCK < n; b++)
+        for (size_t i = 0; !rc && i < n_rows(s); i++)
+            rc = put_row(&o, s, i, row_at(s, seq, b, i), in_block(n, b), stripe, zeros,
+                         err);
     if (!rc)
         rc = file_out_write(o.file, &o.sum, sizeof o.sum, err);
     if (rc)
@@ -145,9 +166,8 @@ static int check(const struct runt_session *s, const char *path,
     if (h.n_tokens > s->n_ctx)
         return err_set(err, RUNT_E_FULL, "%s: %u tokens; this session's context is %u",
                        path, h.n_tokens, s->n_ctx);
-    size_t rows = s->cache.seq_bytes / s->cache.head_bytes,
-           want = sizeof h + h.n_tokens * sizeof(int32_t) +
-                  rows * row_bytes(s, h.n_tokens) + sizeof(uint64_t);
+    size_t want = sizeof h + h.n_tokens * sizeof(int32_t) +
+                  n_rows(s) * row_bytes(s, h.n_tokens) + sizeof(uint64_t);
     if (f->size != want)
         return err_set(err, RUNT_E_FORMAT, "%s: %zu bytes where %u tokens take %zu",
                        path, f->size, h.n_tokens, want);
@@ -168,20 +188,22 @@ static const uint8_t *take(const uint8_t **p, size_t n, uint64_t *sum)
 static uint64_t walk(struct runt_session *s, const uint8_t *p, const struct head *h,
                      uint32_t seq, bool copy)
 {
-    const struct session_cache *c = &s->cache;
-    size_t n = h->n_tokens, whole = row_bytes(s, n / KERN_STRIPE * KERN_STRIPE),
-           rest = row_bytes(s, n) - whole;
+    size_t n = h->n_tokens;
     uint64_t sum = 1;
     take(&p, sizeof *h, &sum);
     const uint8_t *at = take(&p, n * sizeof(int32_t), &sum);
     if (copy)
         memcpy(s->tokens + (size_t)seq * s->n_ctx, at, n * sizeof(int32_t));
-    for (size_t i = 0; i < c->seq_bytes / c->head_bytes; i++) {
-        at = take(&p, whole, &sum);
-        if (rest)
-            take(&p, rest, &sum);
-        if (copy)
-            memcpy(c->base + seq * c->seq_bytes + i * c->head_bytes, at, whole + rest);
+    for (size_t b = 0; b * KERN_ATTN_BLOCK < n; b++) {
+        size_t m = in_block(n, b), whole = row_bytes(s, m / KERN_STRIPE * KERN_STRIPE),
+               rest = row_bytes(s, m) - whole;
+        for (size_t i = 0; i < n_rows(s); i++) {
+            at = take(&p, whole, &sum);
+            if (rest)
+                take(&p, rest, &sum);
+            if (copy)
+                memcpy(row_at(s, seq, b, i), at, whole + rest);
+        }
     }
     return sum;
 }

@@ -168,14 +168,16 @@ INLINE float32x4_t load_numbers(enum kern_kv kv, const char *p)
 
 /* n_q queries against n_s neighbouring stripes, n_q * n_s <= QUERIES. */
 INLINE void dots_float(enum kern_kv kv, int n_q, int n_s, size_t n_dim, const float *q,
-                       const char *keys, float *s)
+                       const char *keys, float *s, struct kern_asking *ask)
 {
-    size_t bytes = kern_key_stripe_bytes(kv, n_dim);
+    size_t bytes = kern_stripe_bytes(kv, n_dim);
     float32x4_t acc[QUERIES][N_REGS];
     for (int j = 0; j < n_q * n_s; j++)
         for (int k = 0; k < N_REGS; k++)
             acc[j][k] = vdupq_n_f32(0);
-    for (size_t d = 0; d < n_dim; d++, keys += float_bytes(kv) * KERN_STRIPE)
+    for (size_t d = 0; d < n_dim; d++, keys += float_bytes(kv) * KERN_STRIPE) {
+        if (n_q == 1)
+            kern_ask(ask);
         for (int t = 0; t < n_s; t++)
             for (int k = 0; k < N_REGS; k++) {
                 float32x4_t key =
@@ -185,6 +187,7 @@ INLINE void dots_float(enum kern_kv kv, int n_q, int n_s, size_t n_dim, const fl
                     *a = vfmaq_n_f32(*a, key, q[i * n_dim + d]);
                 }
             }
+    }
     for (int i = 0; i < n_q; i++)
         for (int t = 0; t < n_s; t++)
             for (int k = 0; k < N_REGS; k++)
@@ -193,35 +196,37 @@ INLINE void dots_float(enum kern_kv kv, int n_q, int n_s, size_t n_dim, const fl
 }
 
 INLINE void scores_float(enum kern_kv kv, size_t n_dim, size_t n_q, const void *queries,
-                         size_t n_stripes, const void *keys, float *s)
+                         size_t n_stripes, const void *keys, float *s,
+                         const struct kern_ahead *ahead)
 {
-    size_t bytes = kern_key_stripe_bytes(kv, n_dim), i = 0, t;
+    size_t bytes = kern_stripe_bytes(kv, n_dim), i = 0, t;
+    struct kern_asking ask = kern_asking(ahead, n_q, n_dim);
     const float *q = queries;
     for (; i + QUERIES <= n_q; i += QUERIES, q += QUERIES * n_dim)
         for (t = 0; t < n_stripes; t++)
             dots_float(kv, QUERIES, 1, n_dim, q, (const char *)keys + t * bytes,
-                       s + KERN_ATTN_BLOCK * i + KERN_STRIPE * t);
+                       s + KERN_ATTN_BLOCK * i + KERN_STRIPE * t, &ask);
     for (; i < n_q; i++, q += n_dim) {
         float *to = s + KERN_ATTN_BLOCK * i;
         for (t = 0; t + 2 <= n_stripes; t += 2)
             dots_float(kv, 1, 2, n_dim, q, (const char *)keys + t * bytes,
-                       to + KERN_STRIPE * t);
+                       to + KERN_STRIPE * t, &ask);
         if (t < n_stripes)
             dots_float(kv, 1, 1, n_dim, q, (const char *)keys + t * bytes,
-                       to + KERN_STRIPE * t);
+                       to + KERN_STRIPE * t, &ask);
     }
 }
 
 static void scores_f16(size_t n_dim, size_t n_q, const void *queries, size_t n_stripes,
-                       const void *keys, float *s)
+                       const void *keys, float *s, const struct kern_ahead *ahead)
 {
-    scores_float(KERN_KV_F16, n_dim, n_q, queries, n_stripes, keys, s);
+    scores_float(KERN_KV_F16, n_dim, n_q, queries, n_stripes, keys, s, ahead);
 }
 
 static void scores_f32(size_t n_dim, size_t n_q, const void *queries, size_t n_stripes,
-                       const void *keys, float *s)
+                       const void *keys, float *s, const struct kern_ahead *ahead)
 {
-    scores_float(KERN_KV_F32, n_dim, n_q, queries, n_stripes, keys, s);
+    scores_float(KERN_KV_F32, n_dim, n_q, queries, n_stripes, keys, s, ahead);
 }
 
 INLINE void dots_q8(int n_q, size_t n_dim, const char *queries, const char *stripe,
@@ -244,11 +249,13 @@ INLINE void dots_q8(int n_q, size_t n_dim, const char *queries, const char *stri
 }
 
 static void scores_q8(size_t n_dim, size_t n_q, const void *queries, size_t n_stripes,
-                      const void *keys, float *s)
+                      const void *keys, float *s, const struct kern_ahead *ahead)
 {
-    size_t bytes = kern_key_stripe_bytes(KERN_KV_Q8, n_dim),
+    size_t bytes = kern_stripe_bytes(KERN_KV_Q8, n_dim),
            query_bytes = kern_query_bytes(KERN_KV_Q8, n_dim);
+    struct kern_asking ask = kern_asking(ahead, n_q, n_stripes);
     for (size_t t = 0; t < n_stripes; t++) {
+        kern_ask(&ask);
         const char *stripe = (const char *)keys + t * bytes, *q = queries;
         float *to = s + KERN_STRIPE * t;
         size_t i = 0;
@@ -267,8 +274,8 @@ INLINE const char *value_row(enum kern_kv kv, size_t n_dim, const char *values,
 {
     if (kv != KERN_KV_Q8)
         return values + float_bytes(kv) * n_dim * p;
-    return values + p / KERN_STRIPE * kern_value_stripe_bytes(kv, n_dim) +
-           2 * KERN_STRIPE + pad4(n_dim) * (p % KERN_STRIPE);
+    return values + p / KERN_STRIPE * kern_stripe_bytes(kv, n_dim) + 2 * KERN_STRIPE +
+           pad4(n_dim) * (p % KERN_STRIPE);
 }
 
 /* n_r * 4 dimensions of one position as floats; n_r is 4 or 1. */
@@ -293,7 +300,7 @@ INLINE void load_values(enum kern_kv kv, int n_r, const char *row, float32x4_t v
  * a last register that is not full (n_r is 1), those below n_dim. */
 INLINE void weigh(enum kern_kv kv, int n_q, int n_r, size_t d, size_t n_dim,
                   size_t n_pos, const float *f, const char *values, const float *c,
-                  float *o, size_t o_stride)
+                  float *o, size_t o_stride, struct kern_asking *ask)
 {
     enum { MAX_REGS = 16 };
     float32x4_t acc[MAX_REGS], v[4];
@@ -304,6 +311,8 @@ INLINE void weigh(enum kern_kv kv, int n_q, int n_r, size_t d, size_t n_dim,
             acc[n_r * i + r] =
                 vmulq_n_f32(load_part(o + i * o_stride, d + REG * r, n_dim), c[i]);
     for (size_t p = 0; p < n_pos; p++) {
+        if (n_q == 1)
+            kern_ask(ask);
         const char *row = value_row(kv, n_dim, values, p) + size * d;
         char part[REG * sizeof(float)] = {0};
         if (n_r == 1 && left < REG)
@@ -325,40 +334,43 @@ INLINE void weigh(enum kern_kv kv, int n_q, int n_r, size_t d, size_t n_dim,
 /* All dimensions of n_q queries. */
 INLINE void weigh_all(enum kern_kv kv, int n_q, size_t n_dim, size_t n_pos,
                       const float *f, const char *values, const float *c, float *o,
-                      size_t o_stride)
+                      size_t o_stride, struct kern_asking *ask)
 {
     size_t d = 0;
     for (; n_q == 1 && d + 64 <= n_dim; d += 64)
-        weigh(kv, n_q, 16 / n_q, d, n_dim, n_pos, f, values, c, o, o_stride);
+        weigh(kv, n_q, 16 / n_q, d, n_dim, n_pos, f, values, c, o, o_stride, ask);
     for (; d + 16 <= n_dim; d += 16)
-        weigh(kv, n_q, 4, d, n_dim, n_pos, f, values, c, o, o_stride);
+        weigh(kv, n_q, 4, d, n_dim, n_pos, f, values, c, o, o_stride, ask);
     for (; d < n_dim; d += REG)
-        weigh(kv, n_q, 1, d, n_dim, n_pos, f, values, c, o, o_stride);
+        weigh(kv, n_q, 1, d, n_dim, n_pos, f, values, c, o, o_stride, ask);
 }
 
 INLINE void values_float(enum kern_kv kv, size_t n_dim, size_t n_q, size_t n_pos,
                          const float *e, const void *values, const float *c, float *o,
-                         size_t o_stride)
+                         size_t o_stride, const struct kern_ahead *ahead)
 {
+    struct kern_asking ask = kern_asking(ahead, n_q, n_pos);
     size_t i = 0;
     for (; i + QUERIES <= n_q; i += QUERIES)
         weigh_all(kv, QUERIES, n_dim, n_pos, e + KERN_ATTN_BLOCK * i, values, c + i,
-                  o + i * o_stride, o_stride);
+                  o + i * o_stride, o_stride, &ask);
     for (; i < n_q; i++)
         weigh_all(kv, 1, n_dim, n_pos, e + KERN_ATTN_BLOCK * i, values, c + i,
-                  o + i * o_stride, 0);
+                  o + i * o_stride, 0, &ask);
 }
 
 static void values_f16(size_t n_dim, size_t n_q, size_t n_pos, const float *e,
-                       const void *values, const float *c, float *o, size_t o_stride)
+                       const void *values, const float *c, float *o, size_t o_stride,
+                       const struct kern_ahead *ahead)
 {
-    values_float(KERN_KV_F16, n_dim, n_q, n_pos, e, values, c, o, o_stride);
+    values_float(KERN_KV_F16, n_dim, n_q, n_pos, e, values, c, o, o_stride, ahead);
 }
 
 static void values_f32(size_t n_dim, size_t n_q, size_t n_pos, const float *e,
-                       const void *values, const float *c, float *o, size_t o_stride)
+                       const void *values, const float *c, float *o, size_t o_stride,
+                       const struct kern_ahead *ahead)
 {
-    values_float(KERN_KV_F32, n_dim, n_q, n_pos, e, values, c, o, o_stride);
+    values_float(KERN_KV_F32, n_dim, n_q, n_pos, e, values, c, o, o_stride, ahead);
 }
 
 /* f = e * the scales of the positions. */
@@ -366,7 +378,7 @@ INLINE void scale_weights(int n_q, size_t n_dim, size_t n_pos, const float *e,
                           const char *values, float *f)
 {
     for (size_t p = 0; p < n_pos; p += REG) {
-        size_t bytes = kern_value_stripe_bytes(KERN_KV_Q8, n_dim);
+        size_t bytes = kern_stripe_bytes(KERN_KV_Q8, n_dim);
         const char *stripe = values + p / KERN_STRIPE * bytes;
         float32x4_t d = load_f16x4(stripe + 2 * (p % KERN_STRIPE));
         for (int i = 0; i < n_q; i++)
@@ -376,18 +388,21 @@ INLINE void scale_weights(int n_q, size_t n_dim, size_t n_pos, const float *e,
 }
 
 static void values_q8(size_t n_dim, size_t n_q, size_t n_pos, const float *e,
-                      const void *values, const float *c, float *o, size_t o_stride)
+                      const void *values, const float *c, float *o, size_t o_stride,
+                      const struct kern_ahead *ahead)
 {
     float f[QUERIES * KERN_ATTN_BLOCK];
+    struct kern_asking ask = kern_asking(ahead, n_q, n_pos);
     size_t i = 0;
     for (; i + QUERIES <= n_q; i += QUERIES) {
         scale_weights(QUERIES, n_dim, n_pos, e + KERN_ATTN_BLOCK * i, values, f);
         weigh_all(KERN_KV_Q8, QUERIES, n_dim, n_pos, f, values, c + i, o + i * o_stride,
-                  o_stride);
+                  o_stride, &ask);
     }
     for (; i < n_q; i++) {
         scale_weights(1, n_dim, n_pos, e + KERN_ATTN_BLOCK * i, values, f);
-        weigh_all(KERN_KV_Q8, 1, n_dim, n_pos, f, values, c + i, o + i * o_stride, 0);
+        weigh_all(KERN_KV_Q8, 1, n_dim, n_pos, f, values, c + i, o + i * o_stride, 0,
+                  &ask);
     }
 }
 

@@ -21,7 +21,6 @@ enum {
     WIDE = 4,       /* registers of each */
     MAX_ACC = 16,   /* registers of results */
     USUAL_DIM = 64, /* GPT-2's heads, in every size */
-    AHEAD = 2560    /* bytes of values fetched ahead, see attn_avx2.c */
 };
 
 INLINE size_t pad4(size_t n_dim)
@@ -29,7 +28,7 @@ INLINE size_t pad4(size_t n_dim)
     return (n_dim + 3) / 4 * 4;
 }
 
-/* kern_key_stripe_bytes; those of values are the same. */
+/* kern_stripe_bytes. */
 INLINE size_t stripe_bytes(enum kern_kv kv, size_t n_dim)
 {
     return kv == KERN_KV_F16 ? 2 * KERN_STRIPE * n_dim
@@ -51,26 +50,15 @@ INLINE __m512 broadcast(const float *p)
     return _mm512_set1_ps(*p);
 }
 
-/* The address may be that of nothing, so it is a number. */
-INLINE void fetch(uintptr_t at, int n_lines)
-{
-    for (int i = 0; i < n_lines; i++)
-        _mm_prefetch((const char *)(at + 64 * (size_t)i), _MM_HINT_T0);
-}
-
 /* ---- the common loop ---- */
 
 /* The 16 elements of register r in row k lie at at + k * row + r * next; of the last
- * register those in keep are read.  With each row ahead_lines lines are fetched into
- * the first-level cache, from ahead + k * ahead_row on. */
+ * register those in keep are read. */
 struct rows {
     enum kern_kv kv;
     __mmask16 keep;
     const char *at;
     size_t row, next;
-    uintptr_t ahead;
-    size_t ahead_row;
-    int ahead_lines;
 };
 
 INLINE __m512 widen(enum kern_kv kv, const char *p)
@@ -91,11 +79,12 @@ INLINE __m512 widen_part(enum kern_kv kv, const char *p, __mmask16 keep)
 /* acc[i][r] = fma(f[i * f_stride + k], row k of register r, acc[i][r]), k = 0, 1, ...
  */
 INLINE void accumulate(int n_q, int n_r, size_t n_k, const float *f, size_t f_stride,
-                       struct rows b, __m512 acc[MAX_ACC])
+                       struct rows b, struct kern_asking *ask, __m512 acc[MAX_ACC])
 {
-    for (size_t k = 0; k < n_k; k++, b.at += b.row, b.ahead += b.ahead_row) {
+    for (size_t k = 0; k < n_k; k++, b.at += b.row) {
         __m512 v[WIDE];
-        fetch(b.ahead, b.ahead_lines);
+        if (n_q == 1)
+            kern_ask(ask);
         for (int r = 0; r < n_r; r++)
             v[r] = n_r == 1 ? widen_part(b.kv, b.at, b.keep)
                             : widen(b.kv, b.at + (size_t)r * b.next);
@@ -109,7 +98,7 @@ INLINE void accumulate(int n_q, int n_r, size_t n_k, const float *f, size_t f_st
 /* ---- scores, f16 ---- */
 
 INLINE void scores_f16_part(int n_q, int n_r, size_t n_dim, const char *queries,
-                            const char *keys, float *s)
+                            const char *keys, float *s, struct kern_asking *ask)
 {
     __m512 acc[MAX_ACC];
     size_t bytes = stripe_bytes(KERN_KV_F16, n_dim);
@@ -117,13 +106,10 @@ INLINE void scores_f16_part(int n_q, int n_r, size_t n_dim, const char *queries,
                      .keep = 0xffff,
                      .at = keys,
                      .row = 2 * KERN_STRIPE,
-                     .next = bytes,
-                     .ahead = (uintptr_t)keys + 4 * bytes,
-                     .ahead_row = 4 * 2 * KERN_STRIPE,
-                     .ahead_lines = n_q == 1 && n_r == WIDE ? 2 : 0};
+                     .next = bytes};
     for (int i = 0; i < n_q * n_r; i++)
         acc[i] = _mm512_setzero_ps();
-    accumulate(n_q, n_r, n_dim, (const void *)queries, n_dim, b, acc);
+    accumulate(n_q, n_r, n_dim, (const void *)queries, n_dim, b, ask, acc);
     for (int i = 0; i < n_q; i++)
         for (int r = 0; r < n_r; r++)
             _mm512_storeu_ps(s + i * KERN_ATTN_BLOCK + KERN_STRIPE * r,
@@ -140,7 +126,7 @@ INLINE __m512i broadcast4(const char *p)
 }
 
 INLINE void scores_q8_part(int n_q, int n_r, size_t n_dim, const char *queries,
-                           const char *keys, float *s)
+                           const char *keys, float *s, struct kern_asking *ask)
 {
     __m512i acc[MAX_ACC];
     size_t bytes = stripe_bytes(KERN_KV_Q8, n_dim), q_bytes = 8 + pad4(n_dim);
@@ -153,8 +139,8 @@ INLINE void scores_q8_part(int n_q, int n_r, size_t n_dim, const char *queries,
     }
     for (size_t d = 0; d < n_dim; d += 4, codes += 4 * KERN_STRIPE) {
         __m512i k[WIDE];
-        fetch((uintptr_t)keys + 4 * bytes + d * (4 * KERN_STRIPE + 2),
-              n_q == 1 && n_r == WIDE ? 4 : 0);
+        if (n_q == 1)
+            kern_ask(ask);
         for (int r = 0; r < n_r; r++)
             k[r] = _mm512_xor_si512(_mm512_loadu_si512(codes + (size_t)r * bytes),
                                     _mm512_set1_epi8(-128));
@@ -178,54 +164,59 @@ INLINE void scores_q8_part(int n_q, int n_r, size_t n_dim, const char *queries,
 /* ---- scores ---- */
 
 INLINE void scores_part(enum kern_kv kv, int n_q, int n_r, size_t n_dim,
-                        const char *queries, const char *keys, float *s)
+                        const char *queries, const char *keys, float *s,
+                        struct kern_asking *ask)
 {
     if (kv == KERN_KV_F16)
-        scores_f16_part(n_q, n_r, n_dim, queries, keys, s);
+        scores_f16_part(n_q, n_r, n_dim, queries, keys, s, ask);
     else
-        scores_q8_part(n_q, n_r, n_dim, queries, keys, s);
+        scores_q8_part(n_q, n_r, n_dim, queries, keys, s, ask);
 }
 
 INLINE void scores_queries(enum kern_kv kv, int n_q, size_t n_dim, const char *queries,
-                           size_t n_stripes, const char *keys, float *s)
+                           size_t n_stripes, const char *keys, float *s,
+                           struct kern_asking *ask)
 {
     if (n_stripes == WIDE) {
-        scores_part(kv, n_q, WIDE, n_dim, queries, keys, s);
+        scores_part(kv, n_q, WIDE, n_dim, queries, keys, s, ask);
         return;
     }
     for (size_t t = 0; t < n_stripes; t++)
         scores_part(kv, n_q, 1, n_dim, queries, keys + t * stripe_bytes(kv, n_dim),
-                    s + t * KERN_STRIPE);
+                    s + t * KERN_STRIPE, ask);
 }
 
 INLINE void scores_any(enum kern_kv kv, size_t n_dim, size_t n_q, const char *queries,
-                       size_t n_stripes, const char *keys, float *s)
+                       size_t n_stripes, const char *keys, float *s,
+                       const struct kern_ahead *ahead)
 {
     size_t i = 0, bytes = kv == KERN_KV_F16 ? 4 * n_dim : 8 + pad4(n_dim);
+    struct kern_asking ask =
+        kern_asking(ahead, n_q, kv == KERN_KV_F16 ? n_dim : pad4(n_dim) / 4);
     for (; i + MANY <= n_q; i += MANY)
         scores_queries(kv, MANY, n_dim, queries + i * bytes, n_stripes, keys,
-                       s + i * KERN_ATTN_BLOCK);
+                       s + i * KERN_ATTN_BLOCK, &ask);
     for (; i < n_q; i++)
         scores_queries(kv, 1, n_dim, queries + i * bytes, n_stripes, keys,
-                       s + i * KERN_ATTN_BLOCK);
+                       s + i * KERN_ATTN_BLOCK, &ask);
 }
 
 static void scores_f16(size_t n_dim, size_t n_q, const void *queries, size_t n_stripes,
-                       const void *keys, float *s)
+                       const void *keys, float *s, const struct kern_ahead *ahead)
 {
     if (n_dim == USUAL_DIM)
-        scores_any(KERN_KV_F16, USUAL_DIM, n_q, queries, n_stripes, keys, s);
+        scores_any(KERN_KV_F16, USUAL_DIM, n_q, queries, n_stripes, keys, s, ahead);
     else
-        scores_any(KERN_KV_F16, n_dim, n_q, queries, n_stripes, keys, s);
+        scores_any(KERN_KV_F16, n_dim, n_q, queries, n_stripes, keys, s, ahead);
 }
 
 static void scores_q8(size_t n_dim, size_t n_q, const void *queries, size_t n_stripes,
-                      const void *keys, float *s)
+                      const void *keys, float *s, const struct kern_ahead *ahead)
 {
     if (n_dim == USUAL_DIM)
-        scores_any(KERN_KV_Q8, USUAL_DIM, n_q, queries, n_stripes, keys, s);
+        scores_any(KERN_KV_Q8, USUAL_DIM, n_q, queries, n_stripes, keys, s, ahead);
     else
-        scores_any(KERN_KV_Q8, n_dim, n_q, queries, n_stripes, keys, s);
+        scores_any(KERN_KV_Q8, n_dim, n_q, queries, n_stripes, keys, s, ahead);
 }
 
 /* ---- values ---- */
@@ -238,6 +229,7 @@ struct block {
     const float *f, *c;
     float *o;
     size_t o_stride;
+    struct kern_asking *ask;
 };
 
 /* 16 * n_r columns from d on, where n_r = 1 may be cut. */
@@ -245,7 +237,6 @@ INLINE void values_part(int n_q, int n_r, struct block v, size_t d)
 {
     __m512 acc[MAX_ACC];
     size_t size = element_bytes(v.kv), n = v.n_dim;
-    size_t ahead = v.n_pos == KERN_ATTN_BLOCK ? AHEAD : 0;
     __mmask16 keep = below(d, n);
     for (int i = 0; i < n_q; i++)
         for (int r = 0; r < n_r; r++) {
@@ -258,16 +249,10 @@ INLINE void values_part(int n_q, int n_r, struct block v, size_t d)
     size_t row = (v.kv == KERN_KV_F16 ? n : pad4(n)) * size;
     const char *at = v.values + d * size + (v.kv == KERN_KV_F16 ? 0 : 2 * KERN_STRIPE);
     for (size_t p = 0; p < v.n_pos; p += run, at += stripe_bytes(v.kv, n)) {
-        struct rows b = {.kv = v.kv,
-                         .keep = keep,
-                         .at = at,
-                         .row = row,
-                         .next = KERN_LANES * size,
-                         .ahead = (uintptr_t)at + ahead,
-                         .ahead_row = row,
-                         .ahead_lines = n_q == 1 && n_r == WIDE ? (int)size : 0};
+        struct rows b = {
+            .kv = v.kv, .keep = keep, .at = at, .row = row, .next = KERN_LANES * size};
         accumulate(n_q, n_r, v.n_pos - p < run ? v.n_pos - p : run, v.f + p,
-                   KERN_ATTN_BLOCK, b, acc);
+                   KERN_ATTN_BLOCK, b, v.ask, acc);
     }
     for (int i = 0; i < n_q; i++)
         for (int r = 0; r < n_r; r++) {
@@ -319,9 +304,10 @@ INLINE void values_any(struct block v, size_t n_q, const float *e)
 
 INLINE void values_of(enum kern_kv kv, size_t n_dim, size_t n_q, size_t n_pos,
                       const float *e, const void *values, const float *c, float *o,
-                      size_t o_stride)
+                      size_t o_stride, const struct kern_ahead *ahead)
 {
-    struct block v = {kv, n_dim, n_pos, values, NULL, c, o, o_stride};
+    struct kern_asking ask = kern_asking(ahead, n_q, n_pos);
+    struct block v = {kv, n_dim, n_pos, values, NULL, c, o, o_stride, &ask};
     if (n_dim == USUAL_DIM) {
         v.n_dim = USUAL_DIM;
         values_any(v, n_q, e);
@@ -331,15 +317,17 @@ INLINE void values_of(enum kern_kv kv, size_t n_dim, size_t n_q, size_t n_pos,
 }
 
 static void values_f16(size_t n_dim, size_t n_q, size_t n_pos, const float *e,
-                       const void *values, const float *c, float *o, size_t o_stride)
+                       const void *values, const float *c, float *o, size_t o_stride,
+                       const struct kern_ahead *ahead)
 {
-    values_of(KERN_KV_F16, n_dim, n_q, n_pos, e, values, c, o, o_stride);
+    values_of(KERN_KV_F16, n_dim, n_q, n_pos, e, values, c, o, o_stride, ahead);
 }
 
 static void values_q8(size_t n_dim, size_t n_q, size_t n_pos, const float *e,
-                      const void *values, const float *c, float *o, size_t o_stride)
+                      const void *values, const float *c, float *o, size_t o_stride,
+                      const struct kern_ahead *ahead)
 {
-    values_of(KERN_KV_Q8, n_dim, n_q, n_pos, e, values, c, o, o_stride);
+    values_of(KERN_KV_Q8, n_dim, n_q, n_pos, e, values, c, o, o_stride, ahead);
 }
 
 /* ---- online softmax ---- */
