@@ -145,13 +145,13 @@ static void deliver(const struct cpu_thread *t, size_t n_rows, const float *bias
 /* A block of rows meets all tokens (up to MOST_TOKENS) before the next: its weights
  * come from memory once, its outputs stay in the second-level cache.  A few tokens take
  * long blocks, which the kernels read in several places at once. */
-void cpu_matmul(struct cpu_thread *t, const struct cpu_matrix *w, struct cpu_input in,
-                size_t n_tokens, const float *bias, enum cpu_sink sink, float *out,
-                size_t out_stride)
+void cpu_matmul_rows(struct cpu_thread *t, const struct cpu_matrix *w, size_t begin,
+                     size_t end, struct cpu_input in, size_t n_tokens,
+                     const float *bias, enum cpu_sink sink, float *out,
+                     size_t out_stride)
 {
     enum { MOST_TOKENS = CPU_BLOCK_FLOATS / KERN_TILE_ROWS };
-    size_t begin, end, n_groups = kern_n_groups(w->n_cols);
-    pool_range(w->n_rows, KERN_TILE_ROWS, t->i, t->n, &begin, &end);
+    size_t n_groups = kern_n_groups(w->n_cols);
     for (size_t k0 = 0; k0 < n_tokens; k0 += MOST_TOKENS) {
         size_t n = min(MOST_TOKENS, n_tokens - k0),
                rows = CPU_BLOCK_FLOATS / n / KERN_TILE_ROWS * KERN_TILE_ROWS;
@@ -167,4 +167,13 @@ void cpu_matmul(struct cpu_thread *t, const struct cpu_matrix *w, struct cpu_inp
                         out + (k0 + k) * out_stride + r);
         }
     }
+}
+
+void cpu_matmul(struct cpu_thread *t, const struct cpu_matrix *w, struct cpu_input in,
+                size_t n_tokens, const float *bias, enum cpu_sink sink, float *out,
+                size_t out_stride)
+{
+    size_t begin, end;
+    pool_range(w->n_rows, KERN_TILE_ROWS, t->i, t->n, &begin, &end);
+    cpu_matmul_rows(t, w, begin, end, in, n_tokens, bias, sink, out, out_stride);
 }

@@ -115,6 +115,11 @@ enum cpu_sink { CPU_STORE, CPU_ADD, CPU_GELU };
 void cpu_matmul(struct cpu_thread *t, const struct cpu_matrix *w, struct cpu_input in,
                 size_t n_tokens, const float *bias, enum cpu_sink sink, float *out,
                 size_t stride);
+/* The rows from begin to end - 1 only, by this thread alone; both are multiples of
+ * KERN_TILE_ROWS or n_rows. */
+void cpu_matmul_rows(struct cpu_thread *t, const struct cpu_matrix *w, size_t begin,
+                     size_t end, struct cpu_input in, size_t n_tokens,
+                     const float *bias, enum cpu_sink sink, float *out, size_t stride);
 
 /* ---- attention ---- */
 
@@ -138,7 +143,9 @@ struct cpu_attention {
     float *out;       /* [n_tokens][n_embd] */
 };
 /* Causal self-attention: keys and values of the pass go to the caches, then every token
- * sees the positions of its sequence up to its own.  qkv is complete before the call.
+ * sees the positions of its sequence up to its own.  qkv is complete before the call;
+ * of a single token, the heads that this thread is dealt (pool_range of n_head)
+ * suffice.
  */
 void cpu_attend(struct cpu_thread *t, const struct cpu_attention *a);
 

@@ -12,9 +12,11 @@
 #include <string.h>
 
 /* A run is repeated work that takes this long at least: far above what starting the
- * threads costs.  The figure is the median of RUNS of them. */
+ * threads costs.  The figure is what RUNS of them do in all their time, so that a
+ * moment in which the machine served others counts here as in the work that is
+ * compared. */
 enum { RUNS = 7 };
-static const double run_seconds = 0.008;
+static const double run_seconds = 0.012;
 
 static int ascending(const void *a, const void *b)
 {
@@ -170,15 +172,15 @@ int roofline_bandwidth(const struct kern_table *kern, struct pool *pool, size_t 
     pool_run(pool, fill_part, &r);
     r.expected = sum_of(&r);
     for (int straight = 0; straight < 2; straight++) {
-        double took[RUNS];
+        double took = 0;
         r.straight = straight;
         /* an odd number of passes, so that the sums do not cancel */
         for (r.passes = 1; !long_enough(pool, read_part, &r);)
             r.passes = 2 * r.passes + 1;
         for (int k = 0; k < RUNS; k++)
-            took[k] = timed(pool, read_part, &r) / (double)r.passes;
+            took += timed(pool, read_part, &r);
         all_read = all_read && sum_of(&r) == r.expected;
-        double here = (double)r.bytes / roofline_median(took, RUNS);
+        double here = (double)r.bytes * (double)(RUNS * r.passes) / took;
         best = here > best ? here : best;
     }
     mem_free(r.buffer);
@@ -257,25 +259,23 @@ static void multiply(void *ctx, unsigned i, unsigned n)
     }
 }
 
-/* The median of the rate with this many vectors at a time; *slow when one run of the
+/* The rate with this many vectors at a time; *slow when one run of the
  * smallest part took so long that nothing more should be tried. */
 static double rate(struct product *p, struct pool *pool, size_t n_vectors, bool *slow)
 {
-    double took[RUNS];
+    double took = 0, ops = 0;
     p->n_vectors = n_vectors;
     size_t most = N_ROWS / KERN_TILE_ROWS / pool_n_threads(pool);
     for (p->n_tiles = 1; p->n_tiles < most && !long_enough(pool, multiply, p);)
         p->n_tiles *= 2;
     *slow = p->n_tiles == 1 && timed(pool, multiply, p) > 10 * run_seconds;
     size_t runs = *slow ? 3 : RUNS;
-    for (size_t k = 0; k < runs; k++) { /* seconds an operation */
-        double ops = 0;
-        took[k] = timed(pool, multiply, p);
+    for (size_t k = 0; k < runs; k++) {
+        took += timed(pool, multiply, p);
         for (unsigned i = 0; i < p->n; i++)
             ops += 2.0 * N_COLS * N_VECTORS * KERN_TILE_ROWS * (double)p->done[i];
-        took[k] /= ops;
     }
-    return 1 / roofline_median(took, runs);
+    return ops / took;
 }
 
 int roofline_int8_peak(const struct kern_table *kern, struct pool *pool,

@@ -2,8 +2,8 @@
  * memory and how fast it multiplies, measured with the threads and in the minute of the
  * work that is compared with it.
  *
- * Both figures are medians of short runs, as those of the work itself are; both are of
- * the fastest way known here, so that a fraction of them flatters nobody. */
+ * Both take about a tenth of a second, and are of the fastest way known here, so that a
+ * fraction of them flatters nobody. */
 #ifndef RUNT_BACK_ROOFLINE_H
 #define RUNT_BACK_ROOFLINE_H
 

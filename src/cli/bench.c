@@ -27,7 +27,7 @@ struct subject {
     double *speeds; /* [n_reps] tokens a second */
     double seconds; /* of all repetitions */
     size_t pass_bytes;
-    double bandwidth[2]; /* before and after */
+    double *bandwidth; /* [n_reps + 1], around them */
 };
 
 struct config {
@@ -43,7 +43,7 @@ struct bench {
     struct runt_step *steps;  /* [greatest batch] */
     const struct kern_table *kern;
     struct pool *pool; /* the roofline's */
-    double peak[2];
+    double *peak;      /* [n_reps + 1] */
     struct bench_row *rows;
     size_t n_rows, max_rows;
     size_t n_done, n_all; /* repetitions, for the progress */
@@ -124,14 +124,16 @@ static int make_room(struct bench *b, struct runt_err *err)
     b->max_rows = n_groups * plan->n_models;
     b->rows = mem_array(b->max_rows, sizeof *b->rows);
     b->steps = mem_array(greatest(&plan->batches), sizeof *b->steps);
-    if (!b->rows || !b->steps)
+    b->peak = mem_array(plan->n_reps + 1, sizeof *b->peak);
+    if (!b->rows || !b->steps || !b->peak)
         return err_nomem(err, "the figures");
     for (size_t i = 0; i < plan->n_models; i++) {
         struct subject *s = &b->subjects[i];
         struct rng rng;
         s->speeds = mem_array(plan->n_reps, sizeof *s->speeds);
+        s->bandwidth = mem_array(plan->n_reps + 1, sizeof *s->bandwidth);
         s->tokens = mem_array(s->info.n_ctx, sizeof *s->tokens);
-        if (!s->speeds || !s->tokens)
+        if (!s->speeds || !s->bandwidth || !s->tokens)
             return err_nomem(err, "the figures");
         rng_seed(&rng, 1);
         for (uint32_t k = 0; k < s->info.n_ctx; k++)
@@ -272,8 +274,8 @@ static void put_row(struct bench *b, struct subject *s, const struct config *c,
     r.tokens_per_second = roofline_median(s->speeds, n_reps); /* and sorted */
     r.spread = s->speeds[n_reps - 1] - s->speeds[0];
     if (b->plan->roofline) {
-        r.bandwidth = (s->bandwidth[0] + s->bandwidth[1]) / 2;
-        r.peak = (b->peak[0] + b->peak[1]) / 2;
+        r.bandwidth = roofline_median(s->bandwidth, n_reps + 1);
+        r.peak = roofline_median(b->peak, n_reps + 1);
     }
     if (b->n_rows < b->max_rows)
         b->rows[b->n_rows++] = r;
@@ -314,9 +316,9 @@ static int measure(struct bench *b, const struct config *c, size_t thread_index,
             s->seconds += seconds;
             s->speeds[k] = (double)(c->n_steps * c->batch) / seconds;
         }
+        if (!rc && b->plan->roofline)
+            rc = measure_roofline(b, k + 1, err);
     }
-    if (!rc && b->plan->roofline)
-        rc = measure_roofline(b, 1, err);
     for (size_t i = 0; i < n && !rc; i++)
         put_row(b, &b->subjects[i], c, thread_index);
     return rc;
@@ -394,9 +396,11 @@ int bench_run(const struct bench_plan *plan, struct bench_row **rows, size_t *n,
         mem_free(s->path);
         mem_free(s->tokens);
         mem_free(s->speeds);
+        mem_free(s->bandwidth);
     }
     mem_free(b.subjects);
     mem_free(b.steps);
+    mem_free(b.peak);
     if (rc) {
         mem_free(b.rows);
     } else {

@@ -7,8 +7,8 @@
  *
  * Machines drift from minute to minute.  So every figure is a median; models are
  * compared by interleaving: repetition k of every model comes before repetition k + 1
- * of any; and the roofline of a configuration is measured right before and right after
- * its repetitions, and the mean of both is used. */
+ * of any; and the roofline of a configuration is measured before its first repetition
+ * and after each of them, and the median is used. */
 #ifndef RUNT_CLI_BENCH_H
 #define RUNT_CLI_BENCH_H
 

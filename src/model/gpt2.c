@@ -56,14 +56,34 @@ static void linear(struct part *a, const struct model_linear *w, struct cpu_inpu
     cpu_sync(&a->t);
 }
 
+/* qkv [T][3 E] = norm(x) w.  A thread that makes queries, keys and values of the very
+ * heads that it attends to needs to wait for nobody: so for a single token where heads
+ * are whole tiles of rows, as many for each thread. */
+static void project(struct part *a, const struct model_block *b)
+{
+    struct runt_session *s = a->s;
+    const struct cpu_matrix *w = &b->qkv.weight;
+    size_t e = s->model->shape.n_embd, n_head = s->model->shape.n_head,
+           n_dim = e / n_head, begin, end;
+    struct cpu_input in = norm(a, w, a->p->n, s->x, &b->attn_norm);
+    if (a->p->n > 1 || n_dim % KERN_TILE_ROWS || n_head % a->t.n) {
+        linear(a, &b->qkv, in, CPU_STORE, s->qkv, CPU_QKV);
+        return;
+    }
+    pool_range(n_head, 1, a->t.i, a->t.n, &begin, &end);
+    for (size_t i = 0; i < 3; i++)
+        cpu_matmul_rows(&a->t, w, i * e + begin * n_dim, i * e + end * n_dim, in, 1,
+                        b->qkv.bias, CPU_STORE, s->qkv, w->n_rows);
+    cpu_mark(&a->t, CPU_QKV, w->bytes, ops_of(w, 1));
+}
+
 /* x [T][E] += attention(norm(x)); this pass's keys and values go to layer l's cache. */
 static void attention(struct part *a, size_t l)
 {
     struct runt_session *s = a->s;
     const struct model_block *b = &s->model->blocks[l];
     size_t n = a->p->n;
-    struct cpu_input in = norm(a, &b->qkv.weight, n, s->x, &b->attn_norm);
-    linear(a, &b->qkv, in, CPU_STORE, s->qkv, CPU_QKV);
+    project(a, b);
     struct cpu_attention at = {
         .kv = s->kv,
         .n_embd = s->model->shape.n_embd,
@@ -79,7 +99,8 @@ static void attention(struct part *a, size_t l)
     cpu_attend(&a->t, &at);
     cpu_mark(&a->t, CPU_ATTENTION, a->p->cache_bytes, a->p->attention_ops);
     cpu_sync(&a->t);
-    in = cpu_prepare(&a->t, &b->attn_output.weight, n, s->h, &s->input);
+    struct cpu_input in =
+        cpu_prepare(&a->t, &b->attn_output.weight, n, s->h, &s->input);
     linear(a, &b->attn_output, in, CPU_ADD, s->x, CPU_ATTN_OUTPUT);
 }
 
