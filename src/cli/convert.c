@@ -269,8 +269,8 @@ static void print_text(FILE *f, const char *path, const struct quant_report *r,
                        double seconds)
 {
     char size[32];
-    fprintf(f, "%-28s %14s  %-13s %10s %10s %10s\n", "tensor", "shape", "type", "bytes",
-            "rel.error", "max.error");
+    fprintf(f, "%-28s %14s  %-13s %10s %10s %10s %10s\n", "tensor", "shape", "type",
+            "bytes", "rel.error", "max.error", "out.error");
     for (size_t i = 0; i < r->n_tensors; i++) {
         const struct quant_tensor_report *t = &r->tensors[i];
         char shape[48], type[48];
@@ -281,8 +281,11 @@ static void print_text(FILE *f, const char *path, const struct quant_report *r,
                      (unsigned long long)t->desc.n_rows,
                      (unsigned long long)t->desc.n_cols);
         snprintf(type, sizeof type, "%s -> %s", t->desc.fmt->name, t->to->name);
-        fprintf(f, "%-28s %14s  %-13s %10llu %10.3g %10.3g\n", t->desc.name, shape,
-                type, (unsigned long long)t->bytes, t->rel_error, t->max_error);
+        fprintf(f, "%-28s %14s  %-13s %10llu %10.3g %10.3g", t->desc.name, shape, type,
+                (unsigned long long)t->bytes, t->rel_error, t->max_error);
+        if (t->output_error >= 0)
+            fprintf(f, " %10.3g", t->output_error);
+        fputc('\n', f);
     }
     convert_print_notes(f, r);
     fprintf(f,
@@ -308,10 +311,14 @@ static void print_json(FILE *f, const char *path, const struct quant_report *r,
         fprintf(f,
                 ",\"rows\":%llu,\"columns\":%llu,\"from\":\"%s\",\"type\":\"%s\","
                 "\"wanted\":\"%s\",\"bytes\":%llu,\"rel_error\":%.9g,"
-                "\"max_error\":%.9g}",
+                "\"max_error\":%.9g,\"seconds\":%.3f,\"output_error\":",
                 (unsigned long long)t->desc.n_rows, (unsigned long long)t->desc.n_cols,
                 t->desc.fmt->name, t->to->name, t->wanted->name,
-                (unsigned long long)t->bytes, t->rel_error, t->max_error);
+                (unsigned long long)t->bytes, t->rel_error, t->max_error, t->seconds);
+        if (t->output_error >= 0)
+            fprintf(f, "%.9g}", t->output_error);
+        else
+            fprintf(f, "null}");
     }
     fprintf(f, "]}\n");
 }

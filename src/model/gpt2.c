@@ -47,6 +47,14 @@ static struct cpu_input norm(struct part *a, const struct cpu_matrix *w, size_t 
                     &a->s->input);
 }
 
+static void tap(struct part *a, size_t which, const float *x,
+                const struct cpu_matrix *w)
+{
+    const struct model_tap *t = a->s->tap;
+    if (t)
+        t->fn(t->ctx, a->t.i, a->t.n, which, x, a->p->n, w->n_cols);
+}
+
 static void linear(struct part *a, const struct model_linear *w, struct cpu_input in,
                    enum cpu_sink sink, float *out, enum cpu_op op)
 {
@@ -59,13 +67,15 @@ static void linear(struct part *a, const struct model_linear *w, struct cpu_inpu
 /* qkv [T][3 E] = norm(x) w.  A thread that makes queries, keys and values of the very
  * heads that it attends to needs to wait for nobody: so for a single token where heads
  * are whole tiles of rows, as many for each thread. */
-static void project(struct part *a, const struct model_block *b)
+static void project(struct part *a, size_t l)
 {
     struct runt_session *s = a->s;
+    const struct model_block *b = &s->model->blocks[l];
     const struct cpu_matrix *w = &b->qkv.weight;
     size_t e = s->model->shape.n_embd, n_head = s->model->shape.n_head,
            n_dim = e / n_head, begin, end;
     struct cpu_input in = norm(a, w, a->p->n, s->x, &b->attn_norm);
+    tap(a, MODEL_TAPS * l + MODEL_TAP_QKV, in.x, w);
     if (a->p->n > 1 || n_dim % KERN_TILE_ROWS || n_head % a->t.n) {
         linear(a, &b->qkv, in, CPU_STORE, s->qkv, CPU_QKV);
         return;
@@ -83,7 +93,7 @@ static void attention(struct part *a, size_t l)
     struct runt_session *s = a->s;
     const struct model_block *b = &s->model->blocks[l];
     size_t n = a->p->n;
-    project(a, b);
+    project(a, l);
     struct cpu_attention at = {
         .kv = s->kv,
         .n_embd = s->model->shape.n_embd,
@@ -101,6 +111,7 @@ static void attention(struct part *a, size_t l)
     cpu_sync(&a->t);
     struct cpu_input in =
         cpu_prepare(&a->t, &b->attn_output.weight, n, s->h, &s->input);
+    tap(a, MODEL_TAPS * l + MODEL_TAP_ATTN_OUTPUT, in.x, &b->attn_output.weight);
     linear(a, &b->attn_output, in, CPU_ADD, s->x, CPU_ATTN_OUTPUT);
 }
 
@@ -111,8 +122,10 @@ static void feed_forward(struct part *a, size_t l)
     const struct model_block *b = &s->model->blocks[l];
     size_t n = a->p->n;
     struct cpu_input in = norm(a, &b->ffn_up.weight, n, s->x, &b->ffn_norm);
+    tap(a, MODEL_TAPS * l + MODEL_TAP_UP, in.x, &b->ffn_up.weight);
     linear(a, &b->ffn_up, in, CPU_GELU, s->ff, CPU_FFN_UP);
     in = cpu_prepare(&a->t, &b->ffn_down.weight, n, s->ff, &s->input);
+    tap(a, MODEL_TAPS * l + MODEL_TAP_DOWN, in.x, &b->ffn_down.weight);
     linear(a, &b->ffn_down, in, CPU_ADD, s->x, CPU_FFN_DOWN);
 }
 
@@ -123,6 +136,11 @@ static void head(struct part *a)
     const struct runt_model *m = s->model;
     const struct model_pass *p = a->p;
     size_t e = m->shape.n_embd, n = p->n_out, begin, end;
+    if (a->s->tap) {
+        struct cpu_input all = norm(a, &m->head, p->n, s->x, &m->output_norm);
+        tap(a, MODEL_TAPS * m->shape.n_layer, all.x, &m->head);
+        return;
+    }
     if (!n)
         return;
     const float *x = s->x + p->out[0] * e;

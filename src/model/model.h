@@ -54,6 +54,9 @@ int model_read_shape(const struct gguf *g, struct gpt2_shape *out,
  * tok_vocab_free. */
 int model_read_vocab(const struct gguf *g, struct tok_vocab *out, struct runt_err *err);
 
+/* Of the weights: names, shapes and a sample of every tensor. */
+uint64_t model_fingerprint(const struct runt_model *m);
+
 /* What a GPT-2 of this shape holds, in the model file's order: tensor i < n_tensors. */
 size_t model_n_tensors(const struct gpt2_shape *s);
 void model_tensor_at(const struct gpt2_shape *s, size_t i, char name[static 64],
@@ -92,8 +95,20 @@ struct session_thread {
     void *attn;
 };
 
+/* Someone who looks at what the products read, for calibration: called by every thread
+ * i of n, all of them at the same place, with x [n_tokens][n_cols] complete.  `which`
+ * is MODEL_TAPS * layer + one of the four, or MODEL_TAPS * n_layer for the head.  Of a
+ * model whose matrices are floats; a tapped session makes no logits. */
+enum { MODEL_TAP_QKV, MODEL_TAP_ATTN_OUTPUT, MODEL_TAP_UP, MODEL_TAP_DOWN, MODEL_TAPS };
+struct model_tap {
+    void (*fn)(void *ctx, unsigned i, unsigned n, size_t which, const float *x,
+               size_t n_tokens, size_t n_cols);
+    void *ctx;
+};
+
 struct runt_session {
     const struct runt_model *model;
+    const struct model_tap *tap; /* or NULL */
     struct pool *pool;
     uint32_t n_ctx, n_batch, n_seqs;
     uint32_t n_last; /* tokens of the last pass */

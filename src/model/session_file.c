@@ -16,6 +16,7 @@
 
 #include "base/err.h"
 #include "base/file.h"
+#include "base/fold.h"
 #include "base/mem.h"
 
 #include <string.h>
@@ -29,29 +30,16 @@ struct head {
 };
 _Static_assert(sizeof(struct head) == 24, "no padding");
 
-/* Multiply and fold, 8 bytes at a time: finds damage, not forgery. */
-static uint64_t hash(uint64_t h, const void *data, size_t n)
-{
-    const unsigned char *p = data;
-    for (size_t i = 0; i < n; i += 8) {
-        uint64_t w = 0;
-        memcpy(&w, p + i, n - i < 8 ? n - i : 8);
-        h = (h ^ w) * 0x9e3779b97f4a7c15u;
-        h ^= h >> 32;
-    }
-    return h ^ n;
-}
-
-static uint64_t fingerprint(const struct runt_model *m)
+uint64_t model_fingerprint(const struct runt_model *m)
 {
     enum { SAMPLE = 4096 };
     uint64_t h = 1;
     for (size_t i = 0; i < m->file->n_tensors; i++) {
         const struct gguf_tensor *t = &m->file->tensors[i];
         uint64_t shape[3] = {t->desc.fmt->type, t->desc.n_cols, t->desc.n_rows};
-        h = hash(h, t->desc.name, strlen(t->desc.name));
-        h = hash(h, shape, sizeof shape);
-        h = hash(h, t->data, t->bytes < SAMPLE ? t->bytes : SAMPLE);
+        h = fold(h, t->desc.name, strlen(t->desc.name));
+        h = fold(h, shape, sizeof shape);
+        h = fold(h, t->data, t->bytes < SAMPLE ? t->bytes : SAMPLE);
     }
     return h;
 }
@@ -90,7 +78,7 @@ struct out {
 
 static int put(struct out *o, const void *data, size_t n, struct runt_err *err)
 {
-    o->sum = hash(o->sum, data, n);
+    o->sum = fold(o->sum, data, n);
     return file_out_write(o->file, data, n, err);
 }
 
@@ -119,7 +107,7 @@ int runt_session_save(const runt_session *s, uint32_t seq, const char *path,
 {
     size_t n = s->pos[seq], n_dim = s->model->shape.n_embd / s->model->shape.n_head;
     struct head h = {
-        .model = fingerprint(s->model), .kv = s->kv, .n_tokens = (uint32_t)n};
+        .model = model_fingerprint(s->model), .kv = s->kv, .n_tokens = (uint32_t)n};
     memcpy(h.magic, magic, sizeof magic);
     struct out o = {.sum = 1};
     uint8_t *stripe = mem_alloc(s->cache.stripe_bytes);
@@ -155,7 +143,7 @@ static int check(const struct runt_session *s, const char *path,
     if (f->size < sizeof h || memcmp(f->data, magic, sizeof magic))
         return err_set(err, RUNT_E_FORMAT, "%s: not a prompt cache", path);
     memcpy(&h, f->data, sizeof h);
-    if (h.model != fingerprint(s->model))
+    if (h.model != model_fingerprint(s->model))
         return err_set(err, RUNT_E_INVALID,
                        "%s: the prompt cache of another model than %s", path,
                        s->model->file->path);
@@ -178,7 +166,7 @@ static int check(const struct runt_session *s, const char *path,
 static const uint8_t *take(const uint8_t **p, size_t n, uint64_t *sum)
 {
     const uint8_t *at = *p;
-    *sum = hash(*sum, at, n);
+    *sum = fold(*sum, at, n);
     *p += n;
     return at;
 }

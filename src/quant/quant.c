@@ -1,11 +1,13 @@
-/* Owns plain rounding (to the nearest code, no calibration) and the choice of a type
+/* Owns the walk over the tensors, plain rounding, and the choice of a type
  * for each tensor.  Rows are rounded on all threads, whole tiles of them, but bytes and
  * error sums do not depend on how many: rows are independent, and sums are added in row
  * order. */
 #include "quant/quant.h"
 
+#include "back/cpu_ops.h"
 #include "base/err.h"
 #include "base/mem.h"
+#include "quant/gptq.h"
 
 #include <math.h>
 #include <regex.h>
@@ -140,13 +142,16 @@ struct rounding {
     const struct tensor_source *src;
     size_t index; /* in the source */
     const struct fmt_info *to;
-    size_t n_cols, tile_bytes, block_rows;
+    size_t n_cols, tile_bytes, block_rows, room_floats;
+    const struct gptq *gptq;            /* or NULL */
     uint64_t row;                       /* first row of this pass */
     size_t n_rows;                      /* of this pass */
     float *weights;                     /* [n_threads][block_rows][n_cols] */
     float *decoded;                     /* [n_threads][n_cols] */
     uint8_t *bytes;                     /* [n_threads * block_rows / tile_rows] tiles */
+    float *room;                        /* [n_threads][room_floats] */
     double *sum_sq, *sum_err, *max_err; /* [n_threads * block_rows] */
+    double *cost, *whole_cost;          /* [n_threads]: gptq_cost of errors, of rows */
     struct runt_err *errs;              /* [n_threads] */
 };
 
@@ -202,12 +207,24 @@ static void round_rows(void *ctx, unsigned i, unsigned n)
     int rc = q->src->rows(q->src, q->index, q->row + begin, end - begin, w, err);
     for (size_t r = begin; !rc && r < end; r++)
         rc = check_row(q, w + (r - begin) * q->n_cols, r, err);
-    if (!rc)
+    if (rc)
+        return;
+    float *room = q->room + i * q->room_floats;
+    if (q->gptq)
+        gptq_round(q->gptq, end - begin, w, room, bytes);
+    else
         fmt_encode_rows(q->to, q->n_cols, end - begin, w, bytes);
+    if (q->gptq)
+        q->whole_cost[i] = gptq_cost(q->gptq, end - begin, w, room);
     for (size_t r = begin; !rc && r < end; r++) {
+        float *row = w + (r - begin) * q->n_cols;
         fmt_decode_row(q->to, q->n_cols, bytes, r - begin, decoded);
-        rc = measure_row(q, w + (r - begin) * q->n_cols, decoded, r, err);
+        rc = measure_row(q, row, decoded, r, err);
+        for (size_t k = 0; k < q->n_cols; k++)
+            row[k] = decoded[k] - row[k];
     }
+    if (q->gptq)
+        q->cost[i] = gptq_cost(q->gptq, end - begin, w, room);
 }
 
 static int rounding_init(struct rounding *q, unsigned n_threads, uint64_t n_rows,
@@ -233,8 +250,15 @@ static int rounding_init(struct rounding *q, unsigned n_threads, uint64_t n_rows
     q->sum_err = mem_array(rows, sizeof *q->sum_err);
     q->max_err = mem_array(rows, sizeof *q->max_err);
     q->errs = mem_array(n_threads, sizeof *q->errs);
-    return q->weights && q->decoded && q->bytes && q->sum_sq && q->sum_err &&
-                   q->max_err && q->errs
+    q->cost = mem_array(n_threads, sizeof *q->cost);
+    q->whole_cost = mem_array(n_threads, sizeof *q->whole_cost);
+    q->room_floats = q->gptq ? gptq_room(q->gptq, q->block_rows) : 0;
+    size_t room;
+    q->room = size_mul(q->room_floats, n_threads, &room)
+                  ? mem_array(room, sizeof *q->room)
+                  : NULL;
+    return q->room && q->cost && q->whole_cost && q->weights && q->decoded &&
+                   q->bytes && q->sum_sq && q->sum_err && q->max_err && q->errs
                ? 0
                : err_nomem(err, "rows to round");
 }
@@ -248,6 +272,9 @@ static void rounding_free(struct rounding *q)
     mem_free(q->sum_err);
     mem_free(q->max_err);
     mem_free(q->errs);
+    mem_free(q->room);
+    mem_free(q->cost);
+    mem_free(q->whole_cost);
 }
 
 /* The tiles of a pass; all but a tensor's last are full. */
@@ -271,14 +298,25 @@ static int write_tensor(const struct tensor_source *src, size_t index,
     unsigned n_threads = pool_n_threads(o->pool);
     struct rounding q = {
         .src = src, .index = index, .to = r->to, .n_cols = (size_t)r->desc.n_cols};
-    double sum_sq = 0, sum_err = 0;
+    struct gptq gptq = {0};
+    double sum_sq = 0, sum_err = 0, cost = 0, whole_cost = 0, start = cpu_seconds();
     if (r->desc.n_cols > MAX_COLS ||
         !fmt_tile_bytes(r->to, r->desc.n_cols, &q.tile_bytes))
         return err_set(err, RUNT_E_FORMAT,
                        "%s: tensor %s: rows of %llu numbers are too "
                        "long",
                        src->name, r->desc.name, (unsigned long long)r->desc.n_cols);
-    int rc = rounding_init(&q, n_threads, r->desc.n_rows, err);
+    const struct calib_moment *m = o->calib && codec_group(r->to)
+                                       ? calib_find(o->calib, r->desc.name, q.n_cols)
+                                       : NULL;
+    const struct blas *blas;
+    int rc = m ? blas_get(&blas, err) : 0;
+    if (!rc && m)
+        rc = gptq_init(&gptq, blas, r->to, o->calib, m,
+                       o->damping > 0 ? o->damping : 0.01, err);
+    q.gptq = m ? &gptq : NULL;
+    if (!rc)
+        rc = rounding_init(&q, n_threads, r->desc.n_rows, err);
     for (q.row = 0; !rc && q.row < r->desc.n_rows; q.row += q.n_rows) {
         uint64_t left = r->desc.n_rows - q.row;
         q.n_rows = n_threads * q.block_rows;
@@ -296,6 +334,10 @@ static int write_tensor(const struct tensor_source *src, size_t index,
             sum_err += q.sum_err[i];
             r->max_error = fmax(r->max_error, q.max_err[i]);
         }
+        for (unsigned i = 0; i < n_threads && i * q.block_rows < q.n_rows; i++) {
+            cost += q.cost[i];
+            whole_cost += q.whole_cost[i];
+        }
         if (!rc)
             rc = write_rows(&q, w, &r->bytes, err);
         tally->done += q.n_rows * q.n_cols;
@@ -304,7 +346,10 @@ static int write_tensor(const struct tensor_source *src, size_t index,
             rc = err_set(err, RUNT_E_INTERRUPTED, "interrupted");
     }
     r->rel_error = sum_sq > 0 ? sqrt(sum_err / sum_sq) : 0;
+    r->output_error = !m ? -1 : whole_cost > 0 ? sqrt(cost / whole_cost) : 0;
+    r->seconds = cpu_seconds() - start;
     rounding_free(&q);
+    gptq_free(&gptq);
     return rc;
 }
 

@@ -1,4 +1,6 @@
-/* Rounding weights: from any tensor source to a model file.
+/* Rounding weights: from any tensor source to a model file; with a calibration,
+ * matrices whose type has a codec (quant/codec.h) are rounded with feedback
+ * (quant/gptq.h).
  *
  * Which type a tensor gets (quant_type_for, the same for `import --type` and
  * `quantize`):
@@ -16,6 +18,7 @@
 #include "base/pool.h"
 #include "fmt/source.h"
 #include "gguf/gguf.h"
+#include "quant/calib.h"
 
 struct quant_override {
     const char *pattern; /* POSIX extended regular expression, matched anywhere */
@@ -26,6 +29,8 @@ struct quant_options {
     const struct fmt_info *fmt; /* NULL: matrices keep the source's float type */
     const struct quant_override *overrides;
     size_t n_overrides;
+    const struct calib *calib; /* or NULL: every number to its nearest */
+    double damping;            /* of H's mean diagonal; 0: 0.01 */
     bool untie; /* store the token table a second time as output.weight */
     struct pool *pool;
     runt_progress_fn progress; /* may be NULL */
@@ -39,6 +44,10 @@ struct quant_tensor_report {
     uint64_t bytes;
     double rel_error; /* sqrt(sum (w' - w)^2 / sum w^2), 0 for an all-zero tensor */
     double max_error; /* max |w' - w| */
+    /* Where the calibration has the matrix: sqrt(tr(D H D^T) / tr(W H W^T)), D = W' -
+     * W, the relative error of the outputs; else -1. */
+    double output_error;
+    double seconds;
 };
 
 struct quant_report {

@@ -1,0 +1,108 @@
+#!/usr/bin/env python3
+"""quantize --calib through the program: closer to the float model than plain rounding, the
+same bytes on any number of threads and from a kept calibration, and what is refused.
+Prints TAP."""
+import json
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from tap import ROOT, Skip, case, fails, main, misuse, path, read, runt, test, write
+
+TINY = os.path.join(ROOT, "models", "tiny-gpt2")
+HELDOUT = os.path.join(ROOT, "models", "heldout.txt")  # to measure with, never to calibrate
+TOKENS = ["--calib-tokens", "8192"]
+
+
+def model():
+    p = path("f.gguf")
+    if not os.path.exists(p):
+        runt("import", TINY, "-o", p, "-q")
+    return p
+
+
+def calib():
+    """The model's own text: there is no other in the checkout that is not measured with."""
+    p = path("c.cal")
+    if not os.path.exists(p):
+        r = runt("quantize", model(), path("x.gguf"), "r4", *TOKENS, "--save-calib", p, "-q",
+                 expect=None)
+        if r.rc and "OpenBLAS" in r.err:
+            raise Skip("no OpenBLAS here")
+        assert r.rc == 0, r
+    return p
+
+
+def kl(p):
+    r = runt("eval", "-m", p, "--base", model(), "-f", HELDOUT, "--window", "256",
+             "--max-tokens", "4096", "-o", "json")
+    return json.loads(r.out)["kl_mean"]
+
+
+@test
+def closer_to_the_float_model():
+    c = calib()
+    for t, most in (("r4", 0.75), ("q4_0", 0.75), ("q4_1", 0.85), ("q8_0", 1.05)):
+        with case(t):
+            plain, best = path("plain.gguf"), path("best.gguf")
+            runt("quantize", model(), plain, t, "-q")
+            r = json.loads(runt("quantize", model(), best, t, "--load-calib", c, "-o",
+                                "json").out)
+            assert os.path.getsize(plain) == os.path.getsize(best)
+            a, b = kl(plain), kl(best)
+            assert b < most * a, (a, b)
+            for x in r["tensors"]:
+                matrix = x["rows"] > 1 and x["name"] != "position_embd.weight"
+                assert (x["output_error"] is not None) == matrix, x
+                assert not matrix or 0 < x["output_error"] < x["rel_error"], x
+
+
+@test
+def the_same_bytes():
+    c = calib()
+    want = read(path("x.gguf"))
+    for n in ("1", "3"):
+        with case("%s threads, from the kept calibration" % n):
+            runt("quantize", model(), path("y.gguf"), "r4", "--load-calib", c, "-q", "-t", n)
+            assert read(path("y.gguf")) == want
+    with case("gathered again, 1 thread"):
+        runt("quantize", model(), path("y.gguf"), "r4", *TOKENS, "-q", "-t", "1")
+        assert read(path("y.gguf")) == want
+
+
+@test
+def what_is_refused():
+    c, out = calib(), path("no.gguf")
+    write(path("short.txt"), "Once upon a time")
+    write(path("empty.txt"), b"")
+    write(path("binary.bin"), bytes(range(256)) * 400)
+    runt("quantize", model(), path("r4.gguf"), "r4", "-q")
+    runt("quantize", model(), path("q8.gguf"), "q8_0", "-q")
+    for name, args, words in (
+            ("a short text", ["--calib", path("short.txt")], ["short.txt", "tokens"]),
+            ("an empty text", ["--calib", path("empty.txt")], ["empty.txt", "0 tokens"]),
+            ("no text", ["--calib", path("binary.bin")], ["binary.bin", "not a text"]),
+            ("a missing text", ["--calib", path("none.txt")], ["none.txt"]),
+            ("a folder", ["--calib", TINY], [TINY]),
+            ("no calibration", ["--load-calib", model()], [model(), "not a calibration"]),
+            ("a window too long", [*TOKENS, "--calib-window", "300"], ["300", "256"])):
+        with case(name):
+            fails("quantize", model(), out, "q4_0", *args, words=words)
+            assert not os.path.exists(out)
+    with case("a model that is rounded already"):
+        fails("quantize", path("q8.gguf"), out, "q4_0", *TOKENS, words=["Q8_0", "floats"])
+    with case("another model's calibration"):
+        fails("quantize", path("r4.gguf"), out, "q4_0", "--load-calib", c,
+              words=[c, "another model"])
+    with case("a damaged calibration"):
+        bad = bytearray(read(c))
+        bad[len(bad) // 2] ^= 1
+        write(path("bad.cal"), bytes(bad))
+        fails("quantize", model(), out, "q4_0", "--load-calib", path("bad.cal"),
+              words=["bad.cal", "damaged"])
+    with case("two sources"):
+        misuse("quantize", model(), out, "q4_0", "--load-calib", c, "--calib", HELDOUT)
+    assert not os.path.exists(out)
+
+
+main()
