@@ -89,7 +89,7 @@ static float extreme(const float *w, size_t n)
 static void fit_scale(struct codec_grid g, double k_lo, double k_hi, double k_step,
                       const float *w, const float *h, size_t n, struct codec_grid *out)
 {
-    double x = (double)extreme(w, n), least = INFINITY;
+    double x = (double)extreme(w, n), least;
     *out = with_step(g, 0, 0);
     least = error_of(out, w, h, n);
     for (double k = k_lo; k <= k_hi && x != 0; k += k_step)
@@ -115,7 +115,7 @@ static void fit_scale_min(struct codec_grid g, const float *w, const float *h, s
                           struct codec_grid *out)
 {
     enum { CUTS = 7 };
-    double lo = (double)w[0], hi = lo, least = INFINITY;
+    double lo = (double)w[0], hi = lo, least;
     for (size_t i = 1; i < n; i++) {
         lo = fmin(lo, (double)w[i]);
         hi = fmax(hi, (double)w[i]);
