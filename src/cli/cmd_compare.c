@@ -29,7 +29,6 @@ struct difference {
 };
 
 struct side {
-    const struct gguf *g;
     const struct tensor_source *src;
 };
 
@@ -94,7 +93,7 @@ static int measure(struct pool *pool, const struct side *a, const struct side *b
         e += s.err[c];
         d->max_error = !(s.max[c] <= d->max_error) ? s.max[c] : d->max_error;
     }
-    d->rel_error = sq > 0 ? sqrt(e / sq) : e > 0 ? INFINITY : 0;
+    d->rel_error = sq > 0 ? sqrt(e / sq) : e > 0 ? (double)INFINITY : 0;
     mem_free(s.sq);
     mem_free(s.err);
     mem_free(s.max);
@@ -130,8 +129,8 @@ static size_t pair(const struct side *a, const struct side *b, struct difference
 
 static void print_text(const struct difference *d, size_t n)
 {
-    printf("%-28s %14s  %-6s %-6s %10s %10s\n", "tensor", "shape", "A", "B", "rel.error",
-           "max.error");
+    printf("%-28s %14s  %-6s %-6s %10s %10s\n", "tensor", "shape", "A", "B",
+           "rel.error", "max.error");
     for (size_t i = 0; i < n; i++) {
         const struct tensor_desc *t = d[i].a ? d[i].a : d[i].b;
         char shape[48], name[TENSOR_NAME_MAX];
@@ -184,8 +183,8 @@ static int compare(char *const paths[2], struct pool *pool, enum cli_format form
         rc = gguf_open(paths[1], &g[1], err);
     if (rc)
         goto out;
-    a = (struct side){g[0], &g[0]->source};
-    b = (struct side){g[1], &g[1]->source};
+    a = (struct side){&g[0]->source};
+    b = (struct side){&g[1]->source};
     d = mem_array(a.src->n_tensors + b.src->n_tensors, sizeof *d);
     if (!d) {
         rc = err_nomem(err, "the comparison");

@@ -71,6 +71,30 @@ def the_same_bytes():
 
 
 @test
+def two_models_compared():
+    runt("quantize", model(), path("r4.gguf"), "r4", "-q")
+    runt("quantize", model(), path("u.gguf"), "q4_0", "--untie", "-q")
+    report = json.loads(runt("quantize", model(), path("r4.gguf"), "r4", "-o", "json").out)
+    with case("the errors that quantize reported"):
+        got = json.loads(runt("compare", model(), path("r4.gguf"), "-o", "json", "-t", "3").out)
+        assert [x["name"] for x in got] == [x["name"] for x in report["tensors"]]
+        for x, y in zip(got, report["tensors"]):
+            assert x["b"] == y["type"] and x["same_shape"], x
+            assert abs(x["rel_error"] - y["rel_error"]) <= 1e-6 * y["rel_error"], (x, y)
+            assert abs(x["max_error"] - y["max_error"]) <= 1e-6 * y["max_error"], (x, y)
+    with case("a model and itself"):
+        got = json.loads(runt("compare", model(), model(), "-o", "json").out)
+        assert all(x["rel_error"] == x["max_error"] == 0 for x in got)
+    with case("a tensor that one of them has"):
+        got = json.loads(runt("compare", path("u.gguf"), model(), "-o", "json").out)
+        assert [x for x in got if x["b"] is None and x["name"] == "output.weight"], got
+        assert "in one of them" in runt("compare", model(), path("u.gguf")).out
+    with case("not a model"):
+        write(path("text.txt"), "text")
+        fails("compare", model(), path("text.txt"), words=["text.txt"])
+
+
+@test
 def what_is_refused():
     c, out = calib(), path("no.gguf")
     write(path("short.txt"), "Once upon a time")
