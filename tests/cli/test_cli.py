@@ -24,7 +24,7 @@ PROMPT = "One day, a little girl"
 TYPES = ["f32", "f16", "bf16", "q8_0", "q4_0", "q4_1"]
 VERBS = ["run", "pull", "list", "rm", "import", "init", "quantize", "eval", "bench",
          "generate",
-         "chat", "inspect", "tokenize"]
+         "chat", "inspect", "compare", "tokenize"]
 EOT = "<|endoftext|>"
 NORMAL = 1
 CONTROL = 3
@@ -349,6 +349,8 @@ def the_thread_count_changes_no_byte():
                 report = runt("import", path("threads"), "-o", out, "--type", t, "-t", n,
                               "--report", "json").out
                 report = json.loads(report)
+                for x in report["tensors"]:
+                    assert x.pop("seconds") >= 0, x
                 outs.append((read(out), report["tensors"]))
                 quantized = path("threads-q-%s.gguf" % n)
                 runt("quantize", out, quantized, "q4_0", "-t", n)
