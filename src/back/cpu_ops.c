@@ -108,6 +108,8 @@ static void dot_decoded(const struct cpu_thread *t, const struct cpu_matrix *w,
     }
 }
 
+enum { L1_FLOATS = 6144 };
+
 /* Rows row..row + n_rows - 1 (row a multiple of 16) against tokens:
  * block[token][stride].
  */
@@ -120,13 +122,20 @@ static void product(const struct cpu_thread *t, const struct cpu_matrix *w, size
                 t->block, stride);
         return;
     }
-    for (size_t r = 0; r < n_rows; r++) {
-        if (w->dot)
-            w->dot(w->n_cols, w->data + (row + r) * w->row_bytes, in.x,
-                   w->n_cols * sizeof *in.x, n_tokens, t->block + r, stride);
-        else
+    if (!w->dot) {
+        for (size_t r = 0; r < n_rows; r++)
             dot_decoded(t, w, row + r, in.x, n_tokens, t->block + r, stride);
+        return;
     }
+    /* Few vectors at a time, as many as the kernels take together or a multiple: they
+     * stay in the first-level cache, the rows in the second. */
+    size_t some = L1_FLOATS / w->n_cols / 8 * 8;
+    some = some ? some : 8;
+    for (size_t k = 0; k < n_tokens; k += some)
+        for (size_t r = 0; r < n_rows; r++)
+            w->dot(w->n_cols, w->data + (row + r) * w->row_bytes, in.x + k * w->n_cols,
+                   w->n_cols * sizeof *in.x, min(some, n_tokens - k),
+                   t->block + k * stride + r, stride);
 }
 
 static void deliver(const struct cpu_thread *t, size_t n_rows, const float *bias,
