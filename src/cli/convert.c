@@ -7,10 +7,12 @@
 #include "base/mem.h"
 #include "import/hub.h"
 #include "import/import.h"
+#include "model/model.h"
 #include "model/model_vocab.h"
 
 #include <dirent.h>
 #include <string.h>
+#include <sys/stat.h>
 
 /* ---- import ---- */
 
@@ -72,6 +74,53 @@ out:
     gguf_writer_destroy(w);
     tok_vocab_free(&v);
     hf_close(c);
+    return rc;
+}
+
+/* ---- from model file to model file ---- */
+
+static bool same_file(const char *a, const char *b)
+{
+    struct stat x, y;
+    return !stat(a, &x) && !stat(b, &y) && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+
+int convert_check(const char *in, const char *out, const struct quant_options *o,
+                  struct runt_err *err)
+{
+    struct gguf *g = NULL;
+    struct gpt2_shape shape;
+    if (same_file(in, out))
+        return err_set(
+            err, RUNT_E_INVALID,
+            "%s is the input too; name another file, or its weights are lost", out);
+    int rc = gguf_open(in, &g, err);
+    if (!rc)
+        rc = model_read_shape(g, &shape, err);
+    if (!rc)
+        rc = quant_check(&g->source, o, err);
+    gguf_close(g);
+    return rc;
+}
+
+int convert_file(const char *in, const char *out, const struct quant_options *o,
+                 struct quant_report *report, struct runt_err *err)
+{
+    struct gguf *g = NULL;
+    struct gguf_writer *w = NULL;
+    int rc = convert_check(in, out, o, err);
+    if (!rc)
+        rc = gguf_open(in, &g, err);
+    if (!rc)
+        rc = gguf_writer_create(&w, err);
+    if (rc)
+        goto out;
+    rc = model_copy_meta(w, g, o->fmt, err);
+    if (!rc)
+        rc = quant_write(&g->source, w, out, o, report, err);
+out:
+    gguf_writer_destroy(w);
+    gguf_close(g);
     return rc;
 }
 
@@ -269,8 +318,9 @@ static void print_text(FILE *f, const char *path, const struct quant_report *r,
                        double seconds)
 {
     char size[32];
-    fprintf(f, "%-28s %14s  %-13s %10s %10s %10s %10s\n", "tensor", "shape", "type",
-            "bytes", "rel.error", "max.error", "out.error");
+    fprintf(f, "%-28s %14s  %-13s %10s %10s %10s %6s %6s %8s %10s\n", "tensor", "shape",
+            "type", "bytes", "rel.error", "max.error", "peak", "zeros", "seconds",
+            "out.error");
     for (size_t i = 0; i < r->n_tensors; i++) {
         const struct quant_tensor_report *t = &r->tensors[i];
         char shape[48], type[48];
@@ -281,8 +331,10 @@ static void print_text(FILE *f, const char *path, const struct quant_report *r,
                      (unsigned long long)t->desc.n_rows,
                      (unsigned long long)t->desc.n_cols);
         snprintf(type, sizeof type, "%s -> %s", t->desc.fmt->name, t->to->name);
-        fprintf(f, "%-28s %14s  %-13s %10llu %10.3g %10.3g", t->desc.name, shape, type,
-                (unsigned long long)t->bytes, t->rel_error, t->max_error);
+        double n = (double)t->desc.n_cols * (double)t->desc.n_rows;
+        fprintf(f, "%-28s %14s  %-13s %10llu %10.3g %10.3g %6.1f %5.1f%% %8.2f",
+                t->desc.name, shape, type, (unsigned long long)t->bytes, t->rel_error,
+                t->max_error, t->peak, 100 * (double)t->zeros / n, t->seconds);
         if (t->output_error >= 0)
             fprintf(f, " %10.3g", t->output_error);
         fputc('\n', f);
@@ -311,10 +363,13 @@ static void print_json(FILE *f, const char *path, const struct quant_report *r,
         fprintf(f,
                 ",\"rows\":%llu,\"columns\":%llu,\"from\":\"%s\",\"type\":\"%s\","
                 "\"wanted\":\"%s\",\"bytes\":%llu,\"rel_error\":%.9g,"
-                "\"max_error\":%.9g,\"seconds\":%.3f,\"output_error\":",
+                "\"max_error\":%.9g,\"peak\":%.6g,\"outliers\":%llu,\"zeros\":%llu,"
+                "\"seconds\":%.3f,\"output_error\":",
                 (unsigned long long)t->desc.n_rows, (unsigned long long)t->desc.n_cols,
                 t->desc.fmt->name, t->to->name, t->wanted->name,
-                (unsigned long long)t->bytes, t->rel_error, t->max_error, t->seconds);
+                (unsigned long long)t->bytes, t->rel_error, t->max_error, t->peak,
+                (unsigned long long)t->outliers, (unsigned long long)t->zeros,
+                t->seconds);
         if (t->output_error >= 0)
             fprintf(f, "%.9g}", t->output_error);
         else

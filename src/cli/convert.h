@@ -14,6 +14,15 @@ int convert_folder(const char *dir, const char *name, const char *path,
                    const struct quant_options *o, FILE *notes,
                    struct quant_report *report, struct runt_err *err);
 
+/* The model file `in` with its tensors as `o` wants them, into `out`: its metadata, the
+ * vocabulary in the type's form.  RUNT_E_INVALID when both are one file. */
+int convert_file(const char *in, const char *out, const struct quant_options *o,
+                 struct quant_report *report, struct runt_err *err);
+
+/* The same errors as far as they show before a calibration. */
+int convert_check(const char *in, const char *out, const struct quant_options *o,
+                  struct runt_err *err);
+
 /* The model file behind what a user typed after -m: a file; or ORG/NAME, pulled before,
  * which is imported once into runt's own cache (without rounding).  *path is freed with
  * mem_free.  The error of a model that is nowhere says how to get one. */

@@ -6,6 +6,8 @@
 
 #include "fmt/fmt.h"
 
+#include <stdbool.h>
+
 enum { CODEC_MAX_GROUP = 64 };
 
 /* value = scale * (code - zero) + min, codes from lo to hi; as decoders compute it. */
@@ -18,6 +20,8 @@ struct codec_grid {
 
 /* Columns that share a grid; 0 when the format has no codec. */
 size_t codec_group(const struct fmt_info *f);
+/* Whether 0 is a value of every grid. */
+bool codec_has_zero(const struct fmt_info *f);
 /* What a whole row shares: R4's f16 scale, 0 for the others. */
 uint16_t codec_row(const struct fmt_info *f, const float *w, size_t n_cols);
 /* The grid for w [n] with the least sum of h (w' - w)^2; h [n] positive. */

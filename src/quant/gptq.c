@@ -80,42 +80,50 @@ size_t gptq_room(const struct gptq *g, size_t n_rows)
     return n_rows * (g->n + COLUMNS);
 }
 
-/* Columns begin to end - 1 of one row w [n]: rounded, stored, their errors in e. */
-static void round_columns(const struct gptq *g, size_t begin, size_t end, size_t row,
-                          uint16_t row_scale, float *w, float *e, uint8_t *bytes)
+void gptq_group(const struct gptq *g, size_t j0, size_t n, size_t end, size_t row,
+                uint16_t row_scale, const uint8_t *zero, float *w, float *e,
+                uint8_t *bytes)
 {
     size_t group = codec_group(g->fmt);
-    for (size_t j0 = begin; j0 < end; j0 += group) {
-        size_t n = end - j0 < group ? end - j0 : group;
-        struct codec_grid grid;
-        int codes[CODEC_MAX_GROUP];
-        codec_fit(g->fmt, row_scale, w + j0, g->weight + j0, n, &grid);
-        for (size_t j = j0; j < j0 + n; j++) {
-            const float *u = g->u + j * g->n;
-            float value;
-            codes[j - j0] = codec_round(&grid, w[j], &value);
-            float err = (w[j] - value) / u[j];
-            e[j - begin] = err;
-            for (size_t k = j + 1; k < end; k++)
-                w[k] -= err * u[k];
-        }
-        codec_store(g->fmt, g->n, row, j0 / group, row_scale, &grid, codes, n, bytes);
+    struct codec_grid grid;
+    float kept[CODEC_MAX_GROUP];
+    int codes[CODEC_MAX_GROUP];
+    for (size_t j = 0; group && j < n; j++)
+        kept[j] = zero && zero[j] ? 0 : w[j0 + j];
+    if (group)
+        codec_fit(g->fmt, row_scale, kept, g->weight + j0, n, &grid);
+    for (size_t j = j0; j < j0 + n; j++) {
+        const float *u = g->u + j * g->n;
+        float value = zero && zero[j - j0] ? 0 : w[j];
+        if (group)
+            codes[j - j0] = codec_round(&grid, value, &value);
+        float err = (w[j] - value) / u[j];
+        e[j - j0] = err;
+        w[j] = value;
+        for (size_t k = j + 1; k < end; k++)
+            w[k] -= err * u[k];
     }
+    if (group)
+        codec_store(g->fmt, g->n, row, j0 / group, row_scale, &grid, codes, n, bytes);
 }
 
 void gptq_round(const struct gptq *g, size_t n_rows, const float *w, float *room,
                 uint8_t *bytes)
 {
-    size_t n = g->n, total;
+    size_t n = g->n, group = codec_group(g->fmt), total;
     float *left = room, *e = room + n_rows * n;
     memcpy(left, w, n_rows * n * sizeof *w);
     if (fmt_tensor_bytes(g->fmt, n, n_rows, &total))
         memset(bytes, 0, total);
     for (size_t j = 0; j < n; j += COLUMNS) {
         size_t m = n - j < COLUMNS ? n - j : COLUMNS;
-        for (size_t r = 0; r < n_rows; r++)
-            round_columns(g, j, j + m, r, codec_row(g->fmt, w + r * n, n), left + r * n,
-                          e + r * COLUMNS, bytes);
+        for (size_t r = 0; r < n_rows; r++) {
+            uint16_t row_scale = codec_row(g->fmt, w + r * n, n);
+            for (size_t k = j; k < j + m; k += group)
+                gptq_group(g, k, j + m - k < group ? j + m - k : group, j + m, r,
+                           row_scale, NULL, left + r * n, e + r * COLUMNS + k - j,
+                           bytes);
+        }
         if (j + m < n)
             blas_gemm_nn(g->blas, n_rows, n - j - m, m, -1, e, COLUMNS,
                          g->u + j * n + j + m, n, left + j + m, n);

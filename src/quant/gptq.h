@@ -16,11 +16,11 @@
 
 struct gptq {
     const struct blas *blas;
-    const struct fmt_info *fmt;
-    size_t n;      /* columns */
-    float *h;      /* [n][n] H, both triangles */
-    float *u;      /* [n][n], upper triangle */
-    float *weight; /* [n] 1 / U_jj^2, relative to the largest */
+    const struct fmt_info *fmt; /* what codec.h serves, or floats */
+    size_t n;                   /* columns */
+    float *h;                   /* [n][n] H, both triangles */
+    float *u;                   /* [n][n], upper triangle */
+    float *weight;              /* [n] 1 / U_jj^2, relative to the largest */
 };
 
 /* For a matrix with these inputs.  damping, a share of the mean of H's diagonal, is
@@ -38,6 +38,14 @@ size_t gptq_room(const struct gptq *g, size_t n_rows);
 /* Rows w [n_rows][n], a run that starts with a tile, into fmt_tensor_bytes at `bytes`.
  * The result for a run does not depend on other runs. */
 void gptq_round(const struct gptq *g, size_t n_rows, const float *w, float *room,
+                uint8_t *bytes);
+/* Columns j0 to j0 + n - 1 of one row w [g->n], which share a grid where the type has
+ * one (codec.h; a float type keeps the numbers): rounded, or made 0 where zero [n] (may
+ * be NULL) says so, and stored into the tensor at `bytes`, zeroed before.  Their errors
+ * go into e [n] and to the columns up to `end`; what is behind is the caller's: w -= e
+ * U. */
+void gptq_group(const struct gptq *g, size_t j0, size_t n, size_t end, size_t row,
+                uint16_t row_scale, const uint8_t *zero, float *w, float *e,
                 uint8_t *bytes);
 /* tr(D H D^T) of rows d [n_rows][n]; room for as many floats. */
 double gptq_cost(const struct gptq *g, size_t n_rows, const float *d, float *room);

@@ -1,8 +1,7 @@
-/* Owns the walk over the tensors, plain rounding, and the choice of a type
- * for each tensor.  Rows are rounded on all threads, whole tiles of them, but bytes and
- * error sums do not depend on how many: rows are independent, and sums are added in row
- * order. */
-#include "quant/quant.h"
+/* Owns the walk over the tensors, and plain rounding.  Rows are rounded on all threads,
+ * whole tiles of them, but bytes and error sums do not depend on how many: rows are
+ * independent, and sums are added in row order. */
+#include "quant/quant_impl.h"
 
 #include "back/cpu_ops.h"
 #include "base/err.h"
@@ -10,126 +9,8 @@
 #include "quant/gptq.h"
 
 #include <math.h>
-#include <regex.h>
 #include <stdio.h>
 #include <string.h>
-
-/* ---- the choice of types ---- */
-
-struct chooser {
-    const struct quant_options *o;
-    regex_t *regex; /* [n_overrides] */
-    bool *used;
-    size_t n_compiled;
-};
-
-static int compile(struct chooser *c, struct runt_err *err)
-{
-    c->regex = mem_array(c->o->n_overrides, sizeof *c->regex);
-    c->used = mem_array(c->o->n_overrides, sizeof *c->used);
-    if (!c->regex || !c->used)
-        return err_nomem(err, "the overrides");
-    for (; c->n_compiled < c->o->n_overrides; c->n_compiled++) {
-        const char *pattern = c->o->overrides[c->n_compiled].pattern;
-        int e = regcomp(&c->regex[c->n_compiled], pattern, REG_EXTENDED | REG_NOSUB);
-        if (e) {
-            char why[128];
-            regerror(e, NULL, why, sizeof why);
-            return err_set(err, RUNT_E_INVALID, "bad pattern '%s': %s", pattern, why);
-        }
-    }
-    return 0;
-}
-
-static void chooser_free(struct chooser *c)
-{
-    for (size_t i = 0; i < c->n_compiled; i++)
-        regfree(&c->regex[i]);
-    mem_free(c->regex);
-    mem_free(c->used);
-}
-
-static const struct fmt_info *choose(struct chooser *c, const struct tensor_desc *d)
-{
-    for (size_t i = c->o->n_overrides; i-- > 0;) {
-        if (!regexec(&c->regex[i], d->name, 0, NULL, 0)) {
-            c->used[i] = true;
-            return c->o->overrides[i].fmt;
-        }
-    }
-    if (d->n_dims == 1)
-        return fmt_find(FMT_F32);
-    const struct fmt_info *fmt = c->o->fmt ? c->o->fmt : d->fmt;
-    if (!fmt->is_float && !strcmp(d->name, "position_embd.weight"))
-        return fmt_find(FMT_Q8_0);
-    return fmt;
-}
-
-/* Fill the report's plan (everything but bytes and errors) for source tensor i. */
-static void plan_tensor(struct chooser *c, const struct tensor_desc *d,
-                        struct quant_tensor_report *r)
-{
-    r->desc = *d;
-    r->wanted = choose(c, d);
-    r->to = r->wanted;
-    if (d->n_cols % r->wanted->block_len)
-        r->to = fmt_find(FMT_F16);
-    else if (d->n_dims == 1 && r->wanted->tile_rows > 1)
-        r->to = fmt_find(FMT_F32); /* a tile for one row is larger than its floats */
-}
-
-/* The source's tensor behind report entry i: the extra last one of an untied model is
- * the token table again. */
-static size_t source_index(const struct tensor_source *src, size_t i)
-{
-    if (i < src->n_tensors)
-        return i;
-    for (size_t k = 0; k < src->n_tensors; k++)
-        if (!strcmp(src->tensors[k].name, "token_embd.weight"))
-            return k;
-    return 0;
-}
-
-static bool has_tensor(const struct tensor_source *src, const char *name)
-{
-    for (size_t i = 0; i < src->n_tensors; i++)
-        if (!strcmp(src->tensors[i].name, name))
-            return true;
-    return false;
-}
-
-static int plan(const struct tensor_source *src, const struct quant_options *o,
-                struct quant_report *r, struct runt_err *err)
-{
-    struct chooser c = {.o = o};
-    int rc = compile(&c, err);
-    if (rc)
-        goto out;
-    bool extra = o->untie && !has_tensor(src, "output.weight") &&
-                 has_tensor(src, "token_embd.weight");
-    r->tensors = mem_array(src->n_tensors + 1, sizeof *r->tensors);
-    if (!r->tensors) {
-        rc = err_nomem(err, "the report");
-        goto out;
-    }
-    r->n_tensors = src->n_tensors + extra;
-    for (size_t i = 0; i < r->n_tensors; i++) {
-        struct tensor_desc d = src->tensors[source_index(src, i)];
-        if (i == src->n_tensors)
-            snprintf(d.name, sizeof d.name, "output.weight");
-        plan_tensor(&c, &d, &r->tensors[i]);
-        r->n_fallbacks += r->tensors[i].to != r->tensors[i].wanted;
-        r->n_weights += d.n_cols * d.n_rows;
-    }
-    for (size_t i = 0; i < o->n_overrides; i++)
-        if (!c.used[i] && !rc)
-            rc =
-                err_set(err, RUNT_E_INVALID, "the pattern '%s' decides no tensor of %s",
-                        o->overrides[i].pattern, src->name);
-out:
-    chooser_free(&c);
-    return rc;
-}
 
 /* ---- rounding ---- */
 
@@ -144,6 +25,8 @@ struct rounding {
     const struct fmt_info *to;
     size_t n_cols, tile_bytes, block_rows, room_floats;
     const struct gptq *gptq;            /* or NULL */
+    float *zeroed;                      /* [all rows][n_cols] after zeroing, or NULL */
+    uint8_t *made;                      /* or NULL: the tensor, zeroed and rounded */
     uint64_t row;                       /* first row of this pass */
     size_t n_rows;                      /* of this pass */
     float *weights;                     /* [n_threads][block_rows][n_cols] */
@@ -151,6 +34,8 @@ struct rounding {
     uint8_t *bytes;                     /* [n_threads * block_rows / tile_rows] tiles */
     float *room;                        /* [n_threads][room_floats] */
     double *sum_sq, *sum_err, *max_err; /* [n_threads * block_rows] */
+    double *max;                        /* [n_threads * block_rows] max |w| */
+    uint32_t *zeros, *outliers;         /* [n_threads * block_rows] */
     double *cost, *whole_cost;          /* [n_threads]: gptq_cost of errors, of rows */
     struct runt_err *errs;              /* [n_threads] */
 };
@@ -173,21 +58,30 @@ static int check_row(const struct rounding *q, const float *w, size_t at,
 static int measure_row(struct rounding *q, const float *w, const float *decoded,
                        size_t at, struct runt_err *err)
 {
-    double sq = 0, e = 0, max = 0;
+    double sq = 0, e = 0, max_err = 0, max = 0;
+    uint32_t zeros = 0, outliers = 0;
     for (size_t i = 0; i < q->n_cols; i++) {
-        double d = (double)decoded[i] - (double)w[i];
-        sq += (double)w[i] * (double)w[i];
+        double x = (double)w[i], d = (double)decoded[i] - x;
+        sq += x * x;
         e += d * d;
-        max = fabs(d) > max ? fabs(d) : max;
+        max_err = fmax(max_err, fabs(d));
+        max = fmax(max, fabs(x));
+        zeros += decoded[i] == 0;
     }
     if (!isfinite(e))
         return err_set(err, RUNT_E_FORMAT,
                        "%s: tensor %s row %llu has a value too large for %s",
                        q->src->name, q->src->tensors[q->index].name,
                        (unsigned long long)(q->row + at), q->to->name);
+    double far = QUANT_OUTLIER * sqrt(sq / (double)q->n_cols);
+    for (size_t i = 0; i < q->n_cols && max > far; i++)
+        outliers += fabs((double)w[i]) > far;
     q->sum_sq[at] = sq;
     q->sum_err[at] = e;
-    q->max_err[at] = max;
+    q->max_err[at] = max_err;
+    q->max[at] = max;
+    q->zeros[at] = zeros;
+    q->outliers[at] = outliers;
     return 0;
 }
 
@@ -210,7 +104,14 @@ static void round_rows(void *ctx, unsigned i, unsigned n)
     if (rc)
         return;
     float *room = q->room + i * q->room_floats;
-    if (q->gptq)
+    size_t at = (size_t)q->row + begin;
+    if (q->made)
+        memcpy(bytes, q->made + at / q->to->tile_rows * q->tile_bytes,
+               (end - begin + q->to->tile_rows - 1) / q->to->tile_rows * q->tile_bytes);
+    else if (q->zeroed)
+        fmt_encode_rows(q->to, q->n_cols, end - begin, q->zeroed + at * q->n_cols,
+                        bytes);
+    else if (q->gptq)
         gptq_round(q->gptq, end - begin, w, room, bytes);
     else
         fmt_encode_rows(q->to, q->n_cols, end - begin, w, bytes);
@@ -249,6 +150,9 @@ static int rounding_init(struct rounding *q, unsigned n_threads, uint64_t n_rows
     q->sum_sq = mem_array(rows, sizeof *q->sum_sq);
     q->sum_err = mem_array(rows, sizeof *q->sum_err);
     q->max_err = mem_array(rows, sizeof *q->max_err);
+    q->max = mem_array(rows, sizeof *q->max);
+    q->zeros = mem_array(rows, sizeof *q->zeros);
+    q->outliers = mem_array(rows, sizeof *q->outliers);
     q->errs = mem_array(n_threads, sizeof *q->errs);
     q->cost = mem_array(n_threads, sizeof *q->cost);
     q->whole_cost = mem_array(n_threads, sizeof *q->whole_cost);
@@ -258,7 +162,8 @@ static int rounding_init(struct rounding *q, unsigned n_threads, uint64_t n_rows
                   ? mem_array(room, sizeof *q->room)
                   : NULL;
     return q->room && q->cost && q->whole_cost && q->weights && q->decoded &&
-                   q->bytes && q->sum_sq && q->sum_err && q->max_err && q->errs
+                   q->bytes && q->sum_sq && q->sum_err && q->max_err && q->max &&
+                   q->zeros && q->outliers && q->errs
                ? 0
                : err_nomem(err, "rows to round");
 }
@@ -271,6 +176,11 @@ static void rounding_free(struct rounding *q)
     mem_free(q->sum_sq);
     mem_free(q->sum_err);
     mem_free(q->max_err);
+    mem_free(q->max);
+    mem_free(q->zeros);
+    mem_free(q->outliers);
+    mem_free(q->zeroed);
+    mem_free(q->made);
     mem_free(q->errs);
     mem_free(q->room);
     mem_free(q->cost);
@@ -286,6 +196,56 @@ static int write_rows(const struct rounding *q, struct gguf_writer *w, uint64_t 
     return gguf_write(w, q->bytes, n_tiles * q->tile_bytes, err);
 }
 
+/* ---- zeroing ---- */
+
+static void read_rows(void *ctx, unsigned i, unsigned n)
+{
+    struct rounding *q = ctx;
+    size_t begin, end;
+    pool_range(q->n_rows, MIN_BLOCK_ROWS, i, n, &begin, &end);
+    float *w = q->zeroed + begin * q->n_cols;
+    if (begin < end &&
+        q->src->rows(q->src, q->index, begin, end - begin, w, &q->errs[i]))
+        return;
+    for (size_t r = begin; r < end && !q->errs[i].code; r++)
+        check_row(q, q->zeroed + r * q->n_cols, r, &q->errs[i]);
+}
+
+static int first_error(const struct rounding *q, unsigned n_threads,
+                       struct runt_err *err)
+{
+    for (unsigned i = 0; i < n_threads; i++)
+        if (q->errs[i].code) {
+            if (err)
+                *err = q->errs[i];
+            return q->errs[i].code;
+        }
+    return 0;
+}
+
+/* The whole matrix: a share is chosen over all of its rows. */
+static int zero(struct rounding *q, const struct quant_options *o, uint64_t n_rows,
+                struct runt_err *err)
+{
+    size_t n, bytes;
+    q->n_rows = (size_t)n_rows;
+    q->row = 0;
+    if (!size_mul(q->n_rows, q->n_cols, &n) ||
+        !fmt_tensor_bytes(q->to, q->n_cols, n_rows, &bytes))
+        return err_nomem(err, "weights to zero");
+    q->zeroed = mem_array(n, sizeof *q->zeroed);
+    if (o->prune->feedback && codec_group(q->to))
+        q->made = mem_array(bytes, 1);
+    if (!q->zeroed || (o->prune->feedback && codec_group(q->to) && !q->made))
+        return err_nomem(err, "weights to zero");
+    pool_run(o->pool, read_rows, q);
+    int rc = first_error(q, pool_n_threads(o->pool), err);
+    if (!rc)
+        rc = prune_matrix(o->prune, o->prune->feedback ? q->gptq : NULL, o->pool,
+                          q->n_rows, q->n_cols, q->zeroed, q->made, err);
+    return rc;
+}
+
 struct tally {
     uint64_t done, total; /* weights */
 };
@@ -299,16 +259,17 @@ static int write_tensor(const struct tensor_source *src, size_t index,
     struct rounding q = {
         .src = src, .index = index, .to = r->to, .n_cols = (size_t)r->desc.n_cols};
     struct gptq gptq = {0};
-    double sum_sq = 0, sum_err = 0, cost = 0, whole_cost = 0, start = cpu_seconds();
+    double sum_sq = 0, sum_err = 0, cost = 0, whole_cost = 0, max = 0,
+           start = cpu_seconds();
     if (r->desc.n_cols > MAX_COLS ||
         !fmt_tile_bytes(r->to, r->desc.n_cols, &q.tile_bytes))
         return err_set(err, RUNT_E_FORMAT,
                        "%s: tensor %s: rows of %llu numbers are too "
                        "long",
                        src->name, r->desc.name, (unsigned long long)r->desc.n_cols);
-    const struct calib_moment *m = o->calib && codec_group(r->to)
-                                       ? calib_find(o->calib, r->desc.name, q.n_cols)
-                                       : NULL;
+    bool feedback = codec_group(r->to) || (r->zeroed && o->prune->feedback);
+    const struct calib_moment *m =
+        o->calib && feedback ? calib_find(o->calib, r->desc.name, q.n_cols) : NULL;
     const struct blas *blas;
     int rc = m ? blas_get(&blas, err) : 0;
     if (!rc && m)
@@ -317,22 +278,22 @@ static int write_tensor(const struct tensor_source *src, size_t index,
     q.gptq = m ? &gptq : NULL;
     if (!rc)
         rc = rounding_init(&q, n_threads, r->desc.n_rows, err);
+    if (!rc && r->zeroed)
+        rc = zero(&q, o, r->desc.n_rows, err);
     for (q.row = 0; !rc && q.row < r->desc.n_rows; q.row += q.n_rows) {
         uint64_t left = r->desc.n_rows - q.row;
         q.n_rows = n_threads * q.block_rows;
         if (q.n_rows > left)
             q.n_rows = (size_t)left;
         pool_run(o->pool, round_rows, &q);
-        for (unsigned i = 0; i < n_threads && !rc; i++)
-            if (q.errs[i].code) {
-                if (err)
-                    *err = q.errs[i];
-                rc = q.errs[i].code;
-            }
+        rc = first_error(&q, n_threads, err);
         for (size_t i = 0; !rc && i < q.n_rows; i++) {
             sum_sq += q.sum_sq[i];
             sum_err += q.sum_err[i];
             r->max_error = fmax(r->max_error, q.max_err[i]);
+            r->zeros += q.zeros[i];
+            r->outliers += q.outliers[i];
+            max = fmax(max, q.max[i]);
         }
         for (unsigned i = 0; i < n_threads && i * q.block_rows < q.n_rows; i++) {
             cost += q.cost[i];
@@ -345,6 +306,8 @@ static int write_tensor(const struct tensor_source *src, size_t index,
             o->progress(o->progress_ctx, r->desc.name, tally->done, tally->total))
             rc = err_set(err, RUNT_E_INTERRUPTED, "interrupted");
     }
+    double rms = sqrt(sum_sq / ((double)r->desc.n_cols * (double)r->desc.n_rows));
+    r->peak = rms > 0 ? max / rms : 0;
     r->rel_error = sum_sq > 0 ? sqrt(sum_err / sum_sq) : 0;
     r->output_error = !m ? -1 : whole_cost > 0 ? sqrt(cost / whole_cost) : 0;
     r->seconds = cpu_seconds() - start;
@@ -371,7 +334,10 @@ int quant_write(const struct tensor_source *src, struct gguf_writer *w,
                 struct quant_report *report, struct runt_err *err)
 {
     struct quant_report r = {0};
-    int rc = plan(src, o, &r, err);
+    int rc =
+        o->prune && o->prune->feedback && !o->calib
+            ? err_set(err, RUNT_E_INVALID, "zeroing with feedback wants a calibration")
+            : quant_plan(src, o, &r, err);
     if (rc)
         goto out;
     set_file_type(w, &r, o);
@@ -382,7 +348,8 @@ int quant_write(const struct tensor_source *src, struct gguf_writer *w,
     rc = gguf_begin(w, path, err);
     struct tally tally = {0, r.n_weights};
     for (size_t i = 0; !rc && i < r.n_tensors; i++)
-        rc = write_tensor(src, source_index(src, i), w, o, &r.tensors[i], &tally, err);
+        rc = write_tensor(src, quant_source_index(src, i), w, o, &r.tensors[i], &tally,
+                          err);
     if (!rc)
         rc = gguf_finish(w, &r.file_bytes, err);
     if (rc)

@@ -19,6 +19,7 @@
 #include "fmt/source.h"
 #include "gguf/gguf.h"
 #include "quant/calib.h"
+#include "quant/prune.h"
 
 struct quant_override {
     const char *pattern; /* POSIX extended regular expression, matched anywhere */
@@ -31,11 +32,14 @@ struct quant_options {
     size_t n_overrides;
     const struct calib *calib; /* or NULL: every number to its nearest */
     double damping;            /* of H's mean diagonal; 0: 0.01 */
+    const struct prune *prune; /* or NULL: no weight becomes 0 for its own sake */
     bool untie; /* store the token table a second time as output.weight */
     struct pool *pool;
     runt_progress_fn progress; /* may be NULL */
     void *progress_ctx;
 };
+
+enum { QUANT_OUTLIER = 6 };
 
 struct quant_tensor_report {
     struct tensor_desc desc; /* fmt: the source's */
@@ -47,6 +51,10 @@ struct quant_tensor_report {
     /* Where the calibration has the matrix: sqrt(tr(D H D^T) / tr(W H W^T)), D = W' -
      * W, the relative error of the outputs; else -1. */
     double output_error;
+    bool zeroed;       /* prune's pattern matches it */
+    uint64_t zeros;    /* numbers that are 0 now */
+    uint64_t outliers; /* beyond QUANT_OUTLIER times their row's root mean square */
+    double peak;       /* max |w| / root mean square of w */
     double seconds;
 };
 
@@ -59,12 +67,18 @@ struct quant_report {
 
 /* Write the tensors of `src` behind the metadata that `w` already holds, setting
  * general.file_type and general.quantization_version, to `path` (atomically).  Errors:
- * RUNT_E_INVALID (a pattern that is malformed or matches nothing), RUNT_E_FORMAT (a
+ * RUNT_E_INVALID (a pattern that is malformed or matches nothing; zeroing of what is
+ * no float, has no calibration, no exact zero, or rows that N of M does not divide),
+ * RUNT_E_FORMAT (a
  * weight that is not finite or does not fit the type; names the tensor), RUNT_E_IO,
  * RUNT_E_INTERRUPTED.  Free the report with quant_report_free. */
 int quant_write(const struct tensor_source *src, struct gguf_writer *w,
                 const char *path, const struct quant_options *o,
                 struct quant_report *report, struct runt_err *err);
+/* What quant_write would refuse before it begins, but for a calibration that is yet to
+ * come (o->calib NULL). */
+int quant_check(const struct tensor_source *src, const struct quant_options *o,
+                struct runt_err *err);
 void quant_report_free(struct quant_report *r);
 
 #endif
