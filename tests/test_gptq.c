@@ -1,6 +1,7 @@
 /* Rounding with feedback: its algebra against plain double loops, its grids against the
  * decoders, its gain on correlated inputs; calibration against moments computed here.
  */
+#include "gptq_fixture.h"
 #include "model_fixture.h"
 
 #include "back/blas.h"
@@ -23,64 +24,17 @@
 
 static struct runt_err err;
 
-static const struct blas *blas(void)
-{
-    const struct blas *b = NULL;
-    if (blas_get(&b, &err)) {
-        assert_int_equal(err.code, RUNT_E_UNSUPPORTED);
-        assert_non_null(strstr(err.msg, "libopenblas0-pthread"));
-        skip(); /* not on emulated processors */
-    }
-    return b;
-}
-
-static void *room(size_t n, size_t size)
-{
-    void *p = mem_array(n, size);
-    assert_non_null(p);
-    return p;
-}
-
-/* The moment of n_tokens vectors that vary along few directions, and a little along
- * all. */
-static struct calib_moment moment(size_t n, size_t n_tokens, uint64_t seed)
-{
-    enum { DIRECTIONS = 12 };
-    struct calib_moment m = {.n = n, .h = room(n * n, sizeof(float))};
-    struct rng rng;
-    float *basis = room(DIRECTIONS * n, sizeof *basis), *x = room(n, sizeof *x);
-    rng_seed(&rng, seed);
-    for (size_t i = 0; i < DIRECTIONS * n; i++)
-        basis[i] = rng_normal(&rng);
-    for (size_t t = 0; t < n_tokens; t++) {
-        for (size_t i = 0; i < n; i++)
-            x[i] = 0.1f * rng_normal(&rng);
-        for (size_t d = 0; d < DIRECTIONS; d++) {
-            float a = rng_normal(&rng);
-            for (size_t i = 0; i < n; i++)
-                x[i] += a * basis[d * n + i];
-        }
-        for (size_t i = 0; i < n; i++)
-            for (size_t j = 0; j <= i; j++)
-                m.h[i * n + j] += x[i] * x[j];
-    }
-    snprintf(m.name, sizeof m.name, "a moment");
-    mem_free(basis);
-    mem_free(x);
-    return m;
-}
-
 static void test_inverse_factor(void **state)
 {
     (void)state;
     for (size_t n = 1; n < 70; n += 17) {
-        struct calib_moment m = moment(n, 400, n);
-        double *a = room(n * n, sizeof *a), *h = room(n * n, sizeof *h);
+        struct calib_moment m = fixture_moment(n, 400, n);
+        double *a = fixture_room(n * n, sizeof *a), *h = fixture_room(n * n, sizeof *h);
         for (size_t i = 0; i < n; i++)
             for (size_t j = 0; j <= i; j++)
                 a[i * n + j] = h[i * n + j] = h[j * n + i] =
                     (double)m.h[i * n + j] / 400 + (i == j);
-        assert_int_equal(blas_inverse_factor(blas(), n, a, &err), 0);
+        assert_int_equal(blas_inverse_factor(fixture_blas(), n, a, &err), 0);
         for (size_t i = 0; i < n; i++) /* (U^T U) H is the identity */
             for (size_t j = 0; j < n; j++) {
                 double sum = 0;
@@ -98,7 +52,7 @@ static void test_inverse_factor(void **state)
         mem_free(m.h);
     }
     double bad[4] = {1, 0, 2, 1}; /* eigenvalues 3 and -1 */
-    assert_int_equal(blas_inverse_factor(blas(), 2, bad, &err), RUNT_E_INVALID);
+    assert_int_equal(blas_inverse_factor(fixture_blas(), 2, bad, &err), RUNT_E_INVALID);
 }
 
 static const enum fmt_type types[] = {FMT_R4, FMT_Q4_0, FMT_Q4_1, FMT_Q8_0};
@@ -128,7 +82,7 @@ static void test_grids_decode(void **state)
         const struct fmt_info *f = fmt_find(types[t]);
         size_t bytes, group = codec_group(f);
         assert_true(fmt_tensor_bytes(f, COLS, ROWS, &bytes));
-        uint8_t *a = room(bytes, 1), *b = room(bytes, 1);
+        uint8_t *a = fixture_room(bytes, 1), *b = fixture_room(bytes, 1);
         for (size_t r = 0; r < ROWS; r++) {
             draw_row(&rng, COLS, (int)(r % 6), w[r]);
             uint16_t row = codec_row(f, w[r], COLS);
@@ -168,7 +122,7 @@ static void test_identity_is_plain(void **state)
     enum { N = 192, ROWS = 32 };
     static float w[ROWS][N];
     struct calib c = {.n_tokens = 1};
-    struct calib_moment m = {.n = N, .h = room(N * N, sizeof(float))};
+    struct calib_moment m = {.n = N, .h = fixture_room(N * N, sizeof(float))};
     struct rng rng;
     rng_seed(&rng, 3);
     for (size_t i = 0; i < N; i++)
@@ -179,10 +133,10 @@ static void test_identity_is_plain(void **state)
         const struct fmt_info *f = fmt_find(types[t]);
         struct gptq g;
         size_t bytes, group = codec_group(f);
-        assert_int_equal(gptq_init(&g, blas(), f, &c, &m, 0.01, &err), 0);
+        assert_int_equal(gptq_init(&g, fixture_blas(), f, &c, &m, 0.01, &err), 0);
         assert_true(fmt_tensor_bytes(f, N, ROWS, &bytes));
-        uint8_t *got = room(bytes, 1), *want = room(bytes, 1);
-        float *space = room(gptq_room(&g, ROWS), sizeof *space);
+        uint8_t *got = fixture_room(bytes, 1), *want = fixture_room(bytes, 1);
+        float *space = fixture_room(gptq_room(&g, ROWS), sizeof *space);
         memset(got, 0xee, bytes);
         gptq_round(&g, ROWS, w[0], space, got);
         for (size_t r = 0; r < ROWS; r++)
@@ -210,7 +164,7 @@ static double cost_of(const struct fmt_info *f, const struct calib_moment *m,
                       size_t n_rows, const float *w, const uint8_t *bytes)
 {
     size_t n = m->n;
-    float *x = room(n, sizeof *x);
+    float *x = fixture_room(n, sizeof *x);
     double cost = 0;
     for (size_t r = 0; r < n_rows; r++) {
         fmt_decode_row(f, n, bytes, r, x);
@@ -233,18 +187,19 @@ static void test_feedback_pays(void **state)
     for (size_t k = 0; k < 3; k++) {
         size_t n = widths[k], bytes;
         struct calib c = {.n_tokens = TOKENS};
-        struct calib_moment m = moment(n, TOKENS, k);
-        float *w = room(ROWS * n, sizeof *w), *d = room(ROWS * n, sizeof *d);
+        struct calib_moment m = fixture_moment(n, TOKENS, k);
+        float *w = fixture_room(ROWS * n, sizeof *w),
+              *d = fixture_room(ROWS * n, sizeof *d);
         struct rng rng;
         rng_seed(&rng, k);
         draw_row(&rng, ROWS * n, 0, w);
         for (size_t t = 0; t < N_TYPES; t++) {
             const struct fmt_info *f = fmt_find(types[t]);
             struct gptq g;
-            assert_int_equal(gptq_init(&g, blas(), f, &c, &m, 0.01, &err), 0);
+            assert_int_equal(gptq_init(&g, fixture_blas(), f, &c, &m, 0.01, &err), 0);
             assert_true(fmt_tensor_bytes(f, n, ROWS, &bytes));
-            uint8_t *got = room(bytes, 1), *plain = room(bytes, 1);
-            float *space = room(gptq_room(&g, ROWS), sizeof *space);
+            uint8_t *got = fixture_room(bytes, 1), *plain = fixture_room(bytes, 1);
+            float *space = fixture_room(gptq_room(&g, ROWS), sizeof *space);
             fmt_encode_rows(f, n, ROWS, w, plain);
             gptq_round(&g, ROWS, w, space, got);
             double with = cost_of(f, &m, ROWS, w, got),
@@ -307,8 +262,9 @@ static void check_first_layer(const runt_model *m, const int32_t *tokens, size_t
 {
     size_t e = m->shape.n_embd;
     const struct calib_moment *got = calib_find(c, "blk.0.attn_qkv.weight", e);
-    double *h = room(e * e, sizeof *h), *x = room(e, sizeof *x), most = 0;
-    float *a = room(e, sizeof *a), *p = room(e, sizeof *p);
+    double *h = fixture_room(e * e, sizeof *h), *x = fixture_room(e, sizeof *x),
+           most = 0;
+    float *a = fixture_room(e, sizeof *a), *p = fixture_room(e, sizeof *p);
     assert_non_null(got);
     for (size_t t = 0; t < c->n_tokens; t++) {
         double mean = 0, var = 0;
@@ -342,7 +298,7 @@ static void test_gather(void **state)
 {
     (void)state;
     enum { N = 900, WINDOW = 90 };
-    blas();
+    fixture_blas();
     struct gpt2_shape shape = fixture_odd_shape();
     runt_model *m = fixture_random(&shape, "f32", 5);
     static int32_t tokens[N];

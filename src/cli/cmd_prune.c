@@ -1,4 +1,5 @@
 /* runt prune: a model file with a share of its weights zeroed. */
+#include "base/err.h"
 #include "base/mem.h"
 #include "cli/calibrate.h"
 #include "cli/convert.h"
@@ -19,43 +20,50 @@ const struct cli_verb verb_prune = {
     .run = run,
 };
 
-/* "2:4": at most 2 of 4 are kept.  EXIT_USAGE after saying what is wrong. */
-static int parse_pattern(const struct cli_verb *v, const char *s, struct prune *p)
+/* "2:4": at most 2 of 4 are kept. */
+static int parse_pattern(const char *s, struct prune *p, struct runt_err *err)
 {
     int end = 0;
     unsigned keep, of;
     if (strlen(s) > 5 || sscanf(s, "%2u:%2u%n", &keep, &of, &end) != 2 || s[end] ||
         keep < 1 || of <= keep || of > PRUNE_MAX_PATTERN)
-        return cli_misuse(v,
-                          "--pattern wants N:M, N of every M kept, 1 <= N < M <= %d, "
-                          "not '%s'",
-                          PRUNE_MAX_PATTERN, s);
+        return err_set(err, RUNT_E_INVALID,
+                       "--pattern wants N:M, N of every M kept, 1 <= N < M <= %d, not "
+                       "'%s'",
+                       PRUNE_MAX_PATTERN, s);
     p->keep = keep;
     p->of = of;
+    return 0;
+}
+
+static int parse_share(const char *s, struct prune *p, struct runt_err *err)
+{
+    char *end = NULL;
+    double share = strtod(s, &end);
+    if (end == s || *end || !(share > 0 && share < 1))
+        return err_set(err, RUNT_E_INVALID,
+                       "--sparsity is a share above 0 and below 1, not '%s'", s);
+    p->sparsity = share;
     return 0;
 }
 
 static int parse(const struct cli_verb *v, const char *sparsity, const char *pattern,
                  const char *method, const struct calibrate_request *q, struct prune *p)
 {
-    char *end = NULL;
+    struct runt_err err = {0};
     if (!sparsity && !pattern)
         return cli_misuse(v, "needs a share (--sparsity) or a pattern (--pattern)");
     if (sparsity && pattern)
         return cli_misuse(v,
                           "--pattern says how many are zeroed: leave out --sparsity");
-    if (sparsity)
-        p->sparsity = strtod(sparsity, &end);
-    if (sparsity && (end == sparsity || *end || !(p->sparsity > 0 && p->sparsity < 1)))
-        return cli_misuse(v, "--sparsity is a share above 0 and below 1, not '%s'",
-                          sparsity);
     p->feedback = !strcmp(method, "hessian");
     if (!p->feedback && strcmp(method, "magnitude"))
         return cli_misuse(v, "unknown method '%s'; the methods are hessian, magnitude",
                           method);
     if (!p->feedback && calibrate_wanted(q))
         return cli_misuse(v, "--method magnitude looks at no calibration");
-    return pattern ? parse_pattern(v, pattern, p) : 0;
+    int rc = pattern ? parse_pattern(pattern, p, &err) : parse_share(sparsity, p, &err);
+    return rc ? cli_fail(v, &err) : 0;
 }
 
 static int run(int argc, char **argv)

@@ -22,7 +22,7 @@ TINY = os.path.join(ROOT, "models", "tiny-gpt2")
 HELDOUT = os.path.join(ROOT, "models", "heldout.txt")
 PROMPT = "One day, a little girl"
 TYPES = ["f32", "f16", "bf16", "q8_0", "q4_0", "q4_1"]
-VERBS = ["run", "pull", "list", "rm", "import", "init", "quantize", "eval", "bench",
+VERBS = ["run", "pull", "list", "rm", "import", "init", "quantize", "prune", "eval", "bench",
          "generate",
          "chat", "inspect", "compare", "tokenize"]
 EOT = "<|endoftext|>"
