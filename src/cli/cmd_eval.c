@@ -1,90 +1,198 @@
-/* runt eval: perplexity of a model on a text, and its divergence from a base model. */
+/* runt eval: what a model is worth.  On a text, perplexity and divergence from a base
+ * model; on tasks, accuracy; of its own long answers, how they derail. */
 #include "base/err.h"
-#include "base/file.h"
 #include "base/mem.h"
 #include "base/pool.h"
+#include "base/xz.h"
+#include "cli/answer.h"
 #include "cli/cli_session.h"
 #include "cli/convert.h"
+#include "cli/eval_print.h"
 #include "cli/verbs.h"
-#include "eval/eval.h"
 
-#include <math.h>
+#include <string.h>
 
 static int run(int argc, char **argv);
 
 const struct cli_verb verb_eval = {
     .name = "eval",
-    .summary = "measure perplexity, and divergence from a float model",
-    .usage = "eval -m MODEL -f TEXT [--base FLOATMODEL] [options]",
-    .example = "runt eval -m gpt2-q4.gguf --base gpt2.gguf -f text.txt --window 1024",
+    .summary = "measure perplexity, divergence from a float model, tasks, derailment",
+    .usage = "eval -m MODEL -f FILE [--base FLOATMODEL] [--task NAME | --derail] "
+             "[options]",
+    .example = "runt eval -m gpt2-q4.gguf --base gpt2.gguf -f text.txt --window 1024\n"
+               "runt eval -m gpt2-q4.gguf --task lambada -f lambada.jsonl\n"
+               "runt eval -m gpt2-q4.gguf --derail --base gpt2.gguf -f prompts.txt",
     .run = run,
 };
 
-static void put(const char *key, double value, double se)
+enum { MAX_FILE = 1 << 30 };
+
+struct request {
+    const char *model_name, *base_name, *path, *task_name;
+    enum task_kind task;
+    bool derail;
+    int64_t window, stride, max_tokens, limit, n_tokens, n_samples, show, n_threads;
+    struct cli_sampler sampler;
+    enum runt_kv kv;
+    enum cli_format format;
+};
+
+/* ---- the three measures: load nothing, print nothing but the report ---- */
+
+static int on_text(const struct request *q, const runt_model *m, const runt_model *base,
+                   const char *text, size_t n, double t0, struct runt_err *err)
 {
-    if (isfinite(value) && isfinite(se))
-        printf(",\"%s\":%.17g,\"%s_se\":%.17g", key, value, key, se);
-    else
-        printf(",\"%s\":null,\"%s_se\":null", key, key);
+    struct eval_options o = {.window = (size_t)q->window,
+                             .stride = (size_t)q->stride,
+                             .max_tokens = (size_t)q->max_tokens,
+                             .n_threads = (unsigned)q->n_threads,
+                             .kv = q->kv,
+                             .progress = cli_progress};
+    struct eval_result r;
+    int rc = eval_text(m, base, text, n, &o, &r, err);
+    cli_progress_done();
+    if (!rc)
+        eval_print_text(q->format, &r, cli_seconds() - t0);
+    return rc;
 }
 
-static void print_json(const struct eval_result *r, double seconds)
+static int on_task(const struct request *q, const runt_model *m, const char *text,
+                   size_t n, double t0, struct runt_err *err)
 {
-    printf("{\"tokens\":%zu,\"stream_tokens\":%zu,\"window\":%zu,\"stride\":%zu",
-           r->n_scored, r->n_tokens, r->window, r->stride);
-    put("perplexity", r->perplexity, r->perplexity_se);
-    put("nll", r->nll.mean, r->nll.se);
-    put("bits_per_byte", r->bits_per_byte.mean, r->bits_per_byte.se);
-    if (r->has_base) {
-        put("kl_mean", r->kl.mean, r->kl.se);
-        put("kl_p99", r->kl_p99, r->kl_p99_se);
-        put("top1", r->top1.mean, r->top1.se);
-        put("base_perplexity", r->base_perplexity, r->base_perplexity_se);
-    }
-    printf(",\"seconds\":%.3f}\n", seconds);
+    struct task_options o = {
+        .n_threads = (unsigned)q->n_threads, .kv = q->kv, .progress = cli_progress};
+    struct task_set set = {0};
+    struct task_result r = {0};
+    int rc = task_parse(q->task, text, n, q->path, (size_t)q->limit, &set, err);
+    if (!rc)
+        rc = task_run(m, &set, &o, &r, err);
+    cli_progress_done();
+    if (!rc)
+        eval_print_task(q->format, q->task, &r, cli_seconds() - t0);
+    task_result_free(&r);
+    task_set_free(&set);
+    return rc;
 }
 
-static void print_text(const struct eval_result *r, double seconds)
+static int on_answers(const struct request *q, const runt_model *m,
+                      const runt_model *base, const char *text, size_t n, double t0,
+                      struct runt_err *err)
 {
-    printf("tokens scored   %zu of %zu (window %zu, stride %zu)\n", r->n_scored,
-           r->n_tokens, r->window, r->stride);
-    printf("perplexity      %.6f +- %.6f\n", r->perplexity, r->perplexity_se);
-    printf("bits per byte   %.6f +- %.6f\n", r->bits_per_byte.mean,
-           r->bits_per_byte.se);
-    if (r->has_base) {
-        printf("base perplexity %.6f +- %.6f (ratio %.6f)\n", r->base_perplexity,
-               r->base_perplexity_se, r->perplexity / r->base_perplexity);
-        printf("KL mean         %.8f +- %.8f nats\n", r->kl.mean, r->kl.se);
-        printf("KL 99%%          %.8f +- %.8f nats\n", r->kl_p99, r->kl_p99_se);
-        printf("top-1 agreement %.4f%% +- %.4f%%\n", 100 * r->top1.mean,
-               100 * r->top1.se);
+    struct derail_options o = {.n_tokens = (size_t)q->n_tokens,
+                               .n_samples = (size_t)q->n_samples,
+                               .sampler = cli_sampler_options(&q->sampler),
+                               .n_threads = (unsigned)q->n_threads,
+                               .kv = q->kv,
+                               .progress = cli_progress};
+    struct derail_prompt *prompts = NULL;
+    struct derail_result r = {0};
+    size_t n_prompts = 0;
+    int rc = derail_prompts(text, n, q->path, &prompts, &n_prompts, err);
+    if (!rc)
+        rc = derail_run(m, base, prompts, n_prompts, &o, &r, err);
+    cli_progress_done();
+    if (!rc)
+        eval_print_derail(q->format, m, prompts, &o, &r, (size_t)q->show,
+                          cli_seconds() - t0);
+    derail_result_free(&r);
+    runt_free(prompts);
+    return rc;
+}
+
+static int evaluate(const struct request *q, struct runt_err *err)
+{
+    runt_model *m = NULL, *base = NULL;
+    char *text = NULL;
+    size_t n = 0;
+    double t0 = cli_seconds();
+    int rc = convert_model_load(q->model_name, &m, err);
+    if (!rc && q->base_name)
+        rc = convert_model_load(q->base_name, &base, err);
+    if (!rc)
+        rc = xz_read(q->path, MAX_FILE, &text, &n, err);
+    if (!rc) {
+        if (q->task_name)
+            rc = on_task(q, m, text, n, t0, err);
+        else if (q->derail)
+            rc = on_answers(q, m, base, text, n, t0, err);
+        else
+            rc = on_text(q, m, base, text, n, t0, err);
+        if (rc == RUNT_E_INVALID)
+            err_prefix(err, "%s", q->path);
     }
-    printf("time            %.2f s, %.0f tokens/s\n", seconds,
-           (double)r->n_scored / seconds);
+    cli_progress_done();
+    mem_free(text);
+    runt_model_free(m);
+    runt_model_free(base);
+    return rc;
+}
+
+/* ---- the command line ---- */
+
+/* Options of one measure that mean nothing to the one asked for. */
+static int check(const struct cli_verb *v, struct request *q)
+{
+    if (!q->model_name || !q->path)
+        return cli_misuse(v, "needs a model (-m) and a file (-f)");
+    if (q->task_name && q->derail)
+        return cli_misuse(v, "--task and --derail exclude each other");
+    if (q->task_name && q->base_name)
+        return cli_misuse(v, "--base is not for --task: measure each model alone");
+    if (q->task_name && !strcmp(q->task_name, "lambada"))
+        q->task = TASK_LAMBADA;
+    else if (q->task_name && !strcmp(q->task_name, "hellaswag"))
+        q->task = TASK_HELLASWAG;
+    else if (q->task_name)
+        return cli_misuse(v, "unknown task '%s'; there are lambada and hellaswag",
+                          q->task_name);
+    if ((q->task_name || q->derail) && (q->window || q->stride || q->max_tokens))
+        return cli_misuse(v,
+                          "--window, --stride and --max-tokens are for texts, not for "
+                          "--task or --derail");
+    if (q->limit && !q->task_name)
+        return cli_misuse(v, "--limit is for --task");
+    if (q->show && !q->derail)
+        return cli_misuse(v, "--show is for --derail");
+    return 0;
 }
 
 static int run(int argc, char **argv)
 {
     const struct cli_verb *v = &verb_eval;
-    const char *model_name = NULL, *base_name = NULL, *text_path = NULL,
-               *format_name = "text", *kv_name = "auto";
-    int64_t window = 0, stride = 0, max_tokens = 0, n_threads = 0;
+    struct request q = {
+        .n_tokens = 256, .n_samples = 2, .sampler = cli_sampler_defaults()};
+    const char *format_name = "text", *kv_name = "auto";
+    q.sampler.seed = 1; /* a measure is repeatable */
     struct cli_option options[] = {
-        {"--model", "-m", CLI_STR, &model_name, "MODEL", "model file or ORG/NAME", 0,
+        {"--model", "-m", CLI_STR, &q.model_name, "MODEL", "model file or ORG/NAME", 0,
          0},
-        {"--file", "-f", CLI_STR, &text_path, "TEXT",
-         "text file, - for standard input; <|endoftext|> in it is the token", 0, 0},
-        {"--base", NULL, CLI_STR, &base_name, "MODEL",
+        {"--file", "-f", CLI_STR, &q.path, "FILE",
+         "text, tasks or prompts; - for standard input; may be packed by xz", 0, 0},
+        {"--base", NULL, CLI_STR, &q.base_name, "MODEL",
          "compare with this float model: KL divergence, top-1 agreement", 0, 0},
-        {"--window", NULL, CLI_INT, &window, "N", "tokens a window, 0: the context", 0,
-         1 << 20},
-        {"--stride", NULL, CLI_INT, &stride, "N",
+        {"--window", NULL, CLI_INT, &q.window, "N", "tokens a window, 0: the context",
+         0, 1 << 20},
+        {"--stride", NULL, CLI_INT, &q.stride, "N",
          "tokens from window to window, 0: all", 0, 1 << 20},
-        {"--max-tokens", NULL, CLI_INT, &max_tokens, "N", "only the first N, 0: all", 0,
+        {"--max-tokens", NULL, CLI_INT, &q.max_tokens, "N",
+         "only the text's first N, 0: all", 0, 1e15},
+        {"--task", NULL, CLI_STR, &q.task_name, "NAME",
+         "score the file's tasks: lambada or hellaswag (jsonl or text)", 0, 0},
+        {"--limit", NULL, CLI_INT, &q.limit, "N", "only the first N tasks, 0: all", 0,
          1e15},
+        {"--derail", NULL, CLI_FLAG, &q.derail, NULL,
+         "answer the file's prompts, one a line, at length: loops, repetition, KL", 0,
+         0},
+        {"--tokens", "-n", CLI_INT, &q.n_tokens, "N",
+         "derail: tokens an answer at most", 1, 1 << 20},
+        {"--samples", NULL, CLI_INT, &q.n_samples, "N",
+         "derail: sampled answers a prompt, beside the greedy one", 0, 1000},
+        {"--show", NULL, CLI_INT, &q.show, "N", "derail: print the first N answers", 0,
+         1e9},
+        CLI_SAMPLER_OPTIONS(q.sampler),
         CLI_KV_OPTION(kv_name),
         {"--output", "-o", CLI_STR, &format_name, "FORMAT", "text or json", 0, 0},
-        {"--threads", "-t", CLI_INT, &n_threads, "N", "threads, 0: one for each core",
+        {"--threads", "-t", CLI_INT, &q.n_threads, "N", "threads, 0: one for each core",
          0, POOL_MAX_THREADS},
         {0},
     };
@@ -93,48 +201,17 @@ static int run(int argc, char **argv)
     if (rc)
         return rc;
     struct runt_err err = {0};
-    enum cli_format format = CLI_TEXT;
-    enum runt_kv kv = RUNT_KV_AUTO;
-    runt_model *m = NULL, *base = NULL;
-    char *text = NULL;
-    size_t n_text = 0;
-    rc = cli_format_parse(v, format_name, "text,json", &format);
+    rc = cli_format_parse(v, format_name, "text,json", &q.format);
     if (!rc)
-        rc = cli_kv_parse(v, kv_name, &kv);
-    if (!rc && (!model_name || !text_path))
-        rc = cli_misuse(v, "needs a model (-m) and a text (-f)");
-    if (rc)
-        goto out;
-    cli_catch_interrupt();
-    struct eval_options o = {.window = (size_t)window,
-                             .stride = (size_t)stride,
-                             .max_tokens = (size_t)max_tokens,
-                             .n_threads = (unsigned)n_threads,
-                             .kv = kv,
-                             .progress = cli_progress};
-    struct eval_result r;
-    double t0 = cli_seconds();
-    rc = convert_model_load(model_name, &m, &err);
-    if (!rc && base_name)
-        rc = convert_model_load(base_name, &base, &err);
+        rc = cli_kv_parse(v, kv_name, &q.kv);
     if (!rc)
-        rc = file_read(text_path, (size_t)1 << 30, &text, &n_text, &err);
+        rc = check(v, &q);
     if (!rc) {
-        rc = eval_text(m, base, text, n_text, &o, &r, &err);
-        if (rc == RUNT_E_INVALID)
-            err_prefix(&err, "%s", text_path);
+        cli_catch_interrupt();
+        rc = evaluate(&q, &err);
+        if (rc)
+            rc = cli_fail(v, &err);
     }
-    cli_progress_done();
-    if (rc)
-        rc = cli_fail(v, &err);
-    else if (format == CLI_JSON)
-        print_json(&r, cli_seconds() - t0);
-    else
-        print_text(&r, cli_seconds() - t0);
-out:
-    mem_free(text);
-    runt_model_free(m);
-    runt_model_free(base);
     cli_free(options, &args);
     return rc;
 }

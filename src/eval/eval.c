@@ -2,6 +2,7 @@
  * Per-token results are computed on all threads but added up in text order, so figures
  * do not depend on the number of threads. */
 #include "eval/eval.h"
+#include "eval/score.h"
 
 #include "base/err.h"
 #include "base/mem.h"
@@ -31,20 +32,6 @@ struct pass {
     const runt_model *broken[POOL_MAX_THREADS]; /* whose logits were not finite */
 };
 
-/* log sum exp of l[0..n), in double; *best is the index of the largest. */
-static double log_sum_exp(const float *l, size_t n, size_t *best)
-{
-    size_t b = 0;
-    for (size_t i = 1; i < n; i++)
-        if (l[i] > l[b])
-            b = i;
-    double sum = 0;
-    for (size_t i = 0; i < n; i++)
-        sum += exp((double)l[i] - (double)l[b]);
-    *best = b;
-    return (double)l[b] + log(sum);
-}
-
 static void score_tokens(void *ctx, unsigned part, unsigned n_parts)
 {
     struct pass *p = ctx;
@@ -54,7 +41,8 @@ static void score_tokens(void *ctx, unsigned part, unsigned n_parts)
         size_t at = p->out->n + t, best, base_best, n_bytes = 0;
         int32_t target = p->targets[t];
         const float *l = runt_session_logits_at(p->s, t);
-        double lse = log_sum_exp(l, n_vocab, &best), nll = lse - (double)l[target];
+        double lse = score_log_sum_exp(l, n_vocab, &best),
+               nll = lse - (double)l[target];
         p->out->nll[at] = (float)nll;
         if (!tok_is_control(p->m->tok, target))
             tok_bytes(p->m->tok, target, &n_bytes);
@@ -64,11 +52,8 @@ static void score_tokens(void *ctx, unsigned part, unsigned n_parts)
         if (!p->base)
             continue;
         const float *b = runt_session_logits_at(p->base, t);
-        double base_lse = log_sum_exp(b, n_vocab, &base_best), kl = 0;
-        for (size_t i = 0; i < n_vocab; i++) {
-            double lp = (double)b[i] - base_lse, lq = (double)l[i] - lse;
-            kl += exp(lp) * (lp - lq);
-        }
+        double base_lse = score_log_sum_exp(b, n_vocab, &base_best),
+               kl = score_kl(b, base_lse, l, lse, n_vocab);
         p->out->kl[at] = (float)kl;
         p->out->same[at] = best == base_best;
         p->out->base_nll[at] = (float)(base_lse - (double)b[target]);
@@ -129,9 +114,7 @@ static int do_window(struct walk *w, size_t index, struct runt_err *err)
         pool_run(w->s->pool, score_tokens, &p);
         for (unsigned i = 0; i < POOL_MAX_THREADS; i++)
             if (p.broken[i])
-                return err_set(err, RUNT_E_FORMAT,
-                               "%s: its logits are not finite: its weights are broken",
-                               p.broken[i]->file->path);
+                return score_broken(p.broken[i], err);
         w->out.n += n;
         at += n;
     }
@@ -218,20 +201,9 @@ static void summarize(struct walk *w, struct eval_result *r)
 static int check_base(const runt_model *m, const runt_model *base, size_t window,
                       struct runt_err *err)
 {
-    if (base->shape.n_vocab != m->shape.n_vocab)
-        return err_set(err, RUNT_E_INVALID,
-                       "%s has %u tokens, the base model %s has %u: not comparable",
-                       m->file->path, m->shape.n_vocab, base->file->path,
-                       base->shape.n_vocab);
-    for (int32_t i = 0; i < (int32_t)m->shape.n_vocab; i++) {
-        size_t na, nb;
-        const char *a = tok_bytes(m->tok, i, &na), *b = tok_bytes(base->tok, i, &nb);
-        if (na != nb || (na && memcmp(a, b, na)))
-            return err_set(err, RUNT_E_INVALID,
-                           "token %d of %s differs from that of the base model %s: not "
-                           "comparable",
-                           i, m->file->path, base->file->path);
-    }
+    int rc = score_comparable(m, base, err);
+    if (rc)
+        return rc;
     if (window > base->shape.n_ctx)
         return err_set(err, RUNT_E_INVALID,
                        "a window of %zu: the base model's context is %u", window,
