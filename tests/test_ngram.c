@@ -143,7 +143,7 @@ static void a_mean_has_its_usual_error(void **state)
     /* by hand: r = 5/16, residuals x - r w, six of them with a weight */
     double sq = 0;
     for (size_t i = 0; i < 8; i++)
-        sq += w[i] ? pow(x[i] - 5.0 / 16 * w[i], 2) : 0;
+        sq += w[i] > 0 ? pow(x[i] - 5.0 / 16 * w[i], 2) : 0;
     m = score_ratio(x, w, 8);
     assert_true(fabs(m.mean - 5.0 / 16) < 1e-15);
     assert_true(fabs(m.se - sqrt(6.0 / 5 * sq) / 16) < 1e-15);

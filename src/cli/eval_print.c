@@ -207,7 +207,8 @@ static void line(const struct derail_result *r, const char *name, unsigned digit
 
 static struct eval_mean when(bool any, double mean, double se)
 {
-    return any ? (struct eval_mean){mean, se} : (struct eval_mean){NAN, NAN};
+    return any ? (struct eval_mean){mean, se}
+               : (struct eval_mean){(double)NAN, (double)NAN};
 }
 
 static void count(const struct derail_result *r, const char *name, size_t a, size_t b)

@@ -116,7 +116,7 @@ static struct eval_mean distinct(struct sums *s, unsigned k)
     for (size_t i = 0; i < n_prompts; i++)
         sq += (s->x[i] - mean) * (s->x[i] - mean);
     return (struct eval_mean){(double)n_distinct / (double)n,
-                              n_prompts > 1 ? sqrt((m - 1) / m * sq) : NAN};
+                              n_prompts > 1 ? sqrt((m - 1) / m * sq) : (double)NAN};
 }
 
 static int ascending(const void *a, const void *b)

@@ -72,5 +72,6 @@ struct eval_mean score_ratio(const double *x, const double *w, size_t n)
     for (size_t i = 0; i < n; i++)
         sq += (x[i] - r * w[i]) * (x[i] - r * w[i]);
     double k = (double)n_used;
-    return (struct eval_mean){r, n_used > 1 ? sqrt(k / (k - 1) * sq) / sw : NAN};
+    return (struct eval_mean){r,
+                              n_used > 1 ? sqrt(k / (k - 1) * sq) / sw : (double)NAN};
 }

@@ -1312,6 +1312,10 @@ def a_model_with_broken_weights_says_so():
     fails("generate", "-m", p, "-p", "x", "--no-display-prompt", "-o", "json",
           words=["nan.gguf", "broken"])
     fails("eval", "-m", p, "-f", HELDOUT, "--max-tokens", "300", words=["nan.gguf"])
+    fails("eval", "-m", p, "--task", "lambada", "-f", "-", stdin="a goat sat", words=["nan.gguf"])
+    fails("eval", "-m", p, "--derail", "-f", "-", stdin="a goat sat", words=["nan.gguf"])
+    fails("eval", "-m", tiny(), "--base", p, "--derail", "-f", "-", stdin="a goat sat",
+          words=["nan.gguf"])
     fails("quantize", p, path("nan-q.gguf"), "q8_0", words=["nan.gguf", "blk.2.ffn_up"])
     assert not os.path.exists(path("nan-q.gguf"))
 
