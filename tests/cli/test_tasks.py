@@ -219,8 +219,11 @@ def the_real_files():
                    "--limit", "40")
         assert r["tasks"] == 40 and r["perplexity"] > 1, r
     with case("HellaSwag, packed"):
-        r = report("--task", "hellaswag", "--limit", "20", "-f",
-                   os.path.join(DATA, "eval", "hellaswag_first3000.txt.xz"))
+        r = runt("eval", "-m", model(), "-o", "json", "--task", "hellaswag", "--limit", "20",
+                 "-f", os.path.join(DATA, "eval", "hellaswag_first3000.txt.xz"), expect=None)
+        if r.rc and "without liblzma" in r.err:
+            raise Skip("built without liblzma")
+        r = json.loads(r.out)
         assert r["tasks"] == 20 and 0 <= r["acc"] <= 1, r
 
 
