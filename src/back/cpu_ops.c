@@ -108,7 +108,7 @@ static void dot_decoded(const struct cpu_thread *t, const struct cpu_matrix *w,
     }
 }
 
-enum { L1_FLOATS = 6144 };
+enum { L1_FLOATS = 6144, L2_BYTES = 256 << 10 };
 
 /* Rows row..row + n_rows - 1 (row a multiple of 16) against tokens:
  * block[token][stride].
@@ -129,13 +129,15 @@ static void product(const struct cpu_thread *t, const struct cpu_matrix *w, size
     }
     /* Few vectors at a time, as many as the kernels take together or a multiple: they
      * stay in the first-level cache, the rows in the second. */
-    size_t some = L1_FLOATS / w->n_cols / 8 * 8;
+    size_t some = L1_FLOATS / w->n_cols / 8 * 8, some_rows = L2_BYTES / w->row_bytes;
     some = some ? some : 8;
-    for (size_t k = 0; k < n_tokens; k += some)
-        for (size_t r = 0; r < n_rows; r++)
-            w->dot(w->n_cols, w->data + (row + r) * w->row_bytes, in.x + k * w->n_cols,
-                   w->n_cols * sizeof *in.x, min(some, n_tokens - k),
-                   t->block + k * stride + r, stride);
+    some_rows = some_rows ? some_rows : 1;
+    for (size_t r0 = 0; r0 < n_rows; r0 += some_rows)
+        for (size_t k = 0; k < n_tokens; k += some)
+            for (size_t r = r0; r < min(r0 + some_rows, n_rows); r++)
+                w->dot(w->n_cols, w->data + (row + r) * w->row_bytes,
+                       in.x + k * w->n_cols, w->n_cols * sizeof *in.x,
+                       min(some, n_tokens - k), t->block + k * stride + r, stride);
 }
 
 static void deliver(const struct cpu_thread *t, size_t n_rows, const float *bias,

@@ -3,27 +3,21 @@
  * The sums are made in tiles of TILE x TILE, each by one thread, from a pass of tokens
  * at a time: so every number is added up in the same order whatever the number of
  * threads. */
-#include "quant/calib.h"
+#include "quant/calib_impl.h"
 
 #include "back/blas.h"
 #include "base/err.h"
 #include "base/file.h"
 #include "base/fold.h"
 #include "base/mem.h"
-#include "base/rng.h"
 #include "model/model.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
 enum {
-    DEFAULT_TOKENS = 131072,
-    MAX_WINDOW = 1024,
     TILE = 256,
     PASS = 256, /* tokens */
-    SAVE_SECONDS = 60,
-    SAMPLE_SEQS = 16,
 };
 
 struct gathering {
@@ -137,12 +131,6 @@ static void resume(struct calib *c, const char *path)
     calib_free(&found);
 }
 
-static size_t window_of(const runt_model *m, const struct calib_options *o)
-{
-    size_t most = min(m->shape.n_ctx, MAX_WINDOW);
-    return o->window ? o->window : most;
-}
-
 static int walk(const runt_model *m, const int32_t *tokens, size_t n,
                 const struct calib_options *o, struct calib *c, struct runt_err *err)
 {
@@ -169,7 +157,7 @@ static int walk(const runt_model *m, const int32_t *tokens, size_t n,
         c->n_tokens += c->window;
         bool stop = o->progress && o->progress(o->progress_ctx, "calibration",
                                                c->n_tokens, c->n_wanted);
-        if (!rc && o->save && (stop || cpu_seconds() - saved > SAVE_SECONDS)) {
+        if (!rc && o->save && (stop || cpu_seconds() - saved > CALIB_SAVE_SECONDS)) {
             rc = calib_save(c, o->save, err);
             saved = cpu_seconds();
         }
@@ -185,8 +173,8 @@ static int walk(const runt_model *m, const int32_t *tokens, size_t n,
 int calib_gather(const runt_model *m, const int32_t *tokens, size_t n,
                  const struct calib_options *o, struct calib *out, struct runt_err *err)
 {
-    struct calib c = {.window = window_of(m, o)};
-    size_t wanted = o->n_tokens ? o->n_tokens : DEFAULT_TOKENS;
+    struct calib c = {.window = calib_window(m, o)};
+    size_t wanted = o->n_tokens ? o->n_tokens : CALIB_TOKENS;
     if (c.window > m->shape.n_ctx)
         return err_set(err, RUNT_E_INVALID,
                        "windows of %zu tokens: the model's context is %u", c.window,
@@ -205,105 +193,13 @@ int calib_gather(const runt_model *m, const int32_t *tokens, size_t n,
     }
     if (!rc && o->save)
         rc = calib_save(&c, o->save, err);
+    if (!rc && o->save)
+        calib_text_forget(o->save);
     if (rc)
         calib_free(&c);
     else
         *out = c;
     return rc;
-}
-
-/* ---- text of the model's own ---- */
-
-struct writing {
-    runt_session *s;
-    struct rng rng[SAMPLE_SEQS]; /* one a sequence: the same text for any threads */
-    int32_t *ids;                /* [n_seqs][window] */
-    size_t n, window, t;         /* sequences side by side; position */
-};
-
-/* A token by its probability: the place of a random share of the sum of exp(l). */
-static int32_t draw(struct rng *rng, const float *l, size_t n)
-{
-    float most = l[0];
-    double sum = 0, at = 0;
-    for (size_t i = 1; i < n; i++)
-        most = l[i] > most ? l[i] : most;
-    for (size_t i = 0; i < n; i++)
-        sum += (double)expf(l[i] - most);
-    double wanted = rng_unit(rng) * sum;
-    for (size_t i = 0; i < n; i++) {
-        at += (double)expf(l[i] - most);
-        if (at > wanted)
-            return (int32_t)i;
-    }
-    return (int32_t)n - 1;
-}
-
-static void draw_part(void *ctx, unsigned i, unsigned n)
-{
-    struct writing *w = ctx;
-    for (size_t k = i; k < w->n; k += n)
-        w->ids[k * w->window + w->t + 1] = draw(
-            &w->rng[k], runt_session_logits_at(w->s, k), w->s->model->shape.n_vocab);
-}
-
-/* w->n sequences, each from its first token to a full window. */
-static int write_some(struct writing *w, struct runt_err *err)
-{
-    struct runt_step steps[SAMPLE_SEQS];
-    for (size_t i = 0; i < w->n; i++)
-        runt_session_seq_rewind(w->s, (uint32_t)i, 0);
-    for (w->t = 0; w->t + 1 < w->window; w->t++) {
-        for (size_t i = 0; i < w->n; i++)
-            steps[i] =
-                (struct runt_step){(uint32_t)i, w->ids + i * w->window + w->t, 1};
-        int rc = runt_session_step(w->s, steps, w->n, err);
-        if (rc)
-            return rc;
-        pool_run(w->s->pool, draw_part, w);
-    }
-    return 0;
-}
-
-int calib_sample(const runt_model *m, uint64_t seed, const struct calib_options *o,
-                 int32_t **tokens, size_t *n, struct runt_err *err)
-{
-    size_t window = window_of(m, o),
-           wanted = o->n_tokens ? o->n_tokens : DEFAULT_TOKENS,
-           n_seqs = (wanted + window - 1) / window, n_ids;
-    struct runt_model_info info;
-    struct runt_session_options so = {
-        .n_ctx = (uint32_t)window, .n_seqs = SAMPLE_SEQS, .n_threads = o->n_threads};
-    struct writing w = {.window = window};
-    runt_model_info(m, &info);
-    if (window > m->shape.n_ctx)
-        return err_set(err, RUNT_E_INVALID,
-                       "windows of %zu tokens: the model's context is %u", window,
-                       m->shape.n_ctx);
-    int32_t *ids =
-        size_mul(n_seqs, window, &n_ids) ? mem_array(n_ids, sizeof *ids) : NULL;
-    int rc =
-        ids ? runt_session_open(m, &so, &w.s, err) : err_nomem(err, "sampled text");
-    for (size_t at = 0; at < n_seqs && !rc; at += w.n) {
-        w.n = min(SAMPLE_SEQS, n_seqs - at);
-        w.ids = ids + at * window;
-        for (size_t i = 0; i < w.n; i++) {
-            rng_seed(&w.rng[i], seed + at + i);
-            w.ids[i * window] = info.eos >= 0 ? info.eos : 0;
-        }
-        rc = write_some(&w, err);
-        if (!rc && o->progress &&
-            o->progress(o->progress_ctx, "sampling text", (at + w.n) * window, n_ids))
-            rc = err_set(err, RUNT_E_INTERRUPTED, "interrupted");
-    }
-    runt_session_close(w.s);
-    if (rc) {
-        mem_free(ids);
-        return rc;
-    }
-    *tokens = ids;
-    *n = n_ids;
-    return 0;
 }
 
 /* ---- the result ---- */

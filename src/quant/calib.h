@@ -47,8 +47,9 @@ struct calib_options {
 int calib_gather(const runt_model *m, const int32_t *tokens, size_t n,
                  const struct calib_options *o, struct calib *out,
                  struct runt_err *err);
-/* What the model itself writes: sequences of a window from its end-of-text token on,
- * drawn at temperature 1 from `seed`, o->n_tokens together.  *tokens is freed with
+/* What the model itself writes: sequences of a window or 256 tokens from its
+ * end-of-text token on, drawn at temperature 1 from `seed`, o->n_tokens together.  With
+ * o->save an interrupted run goes on, too (calib_text.c).  *tokens is freed with
  * mem_free. */
 int calib_sample(const runt_model *m, uint64_t seed, const struct calib_options *o,
                  int32_t **tokens, size_t *n, struct runt_err *err);
