@@ -1,5 +1,6 @@
 /* Number formats against arithmetic done another way: every half-precision value,
- * rounding at ties, and block formats against blocks worked out by hand. */
+ * rounding at ties, block formats against blocks worked out by hand and against ggml's
+ * own code (tests/data/ggml_blocks.bin, made by tools/gen_blocks.py). */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -8,9 +9,11 @@
 
 #include "base/rng.h"
 #include "fmt/fmt.h"
+#include "fmt/iq4_nl.h"
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* The value of half-precision bits by definition (IEEE 754-2008, 3.4). */
@@ -155,9 +158,173 @@ static void q8_0_block_by_hand(void **state)
     assert_memory_equal(x, y, sizeof x);
 }
 
+/* ---- ggml's own code ---- */
+
+enum { DECODED, ENCODED, MOST_NUMBERS = 1024 };
+
+/* One entry of the file; false at its end. */
+struct blocks {
+    uint32_t type, kind, block_len, block_bytes, n;
+    uint8_t bytes[4096];
+    float x[MOST_NUMBERS];
+};
+
+static bool next_blocks(FILE *f, struct blocks *b)
+{
+    size_t got = fread(b, 4, 5, f);
+    if (!got)
+        return false;
+    assert_int_equal(got, 5);
+    assert_true(b->n * b->block_bytes <= sizeof b->bytes);
+    assert_true(b->n * b->block_len <= MOST_NUMBERS);
+    assert_int_equal(fread(b->bytes, b->block_bytes, b->n, f), b->n);
+    assert_int_equal(fread(b->x, 4 * b->block_len, b->n, f), b->n);
+    return true;
+}
+
+static void check_decoded(const struct fmt_info *f, const struct blocks *b)
+{
+    static float got[MOST_NUMBERS];
+    size_t n = b->n * b->block_len;
+    memset(got, 0xee, sizeof got);
+    f->decode(b->bytes, got, n);
+    for (size_t i = 0; i < n; i++)
+        if (memcmp(&got[i], &b->x[i], 4))
+            fail_msg("%s number %zu: %a, not %a", f->name, i, (double)got[i],
+                     (double)b->x[i]);
+    for (size_t k = 0; k < b->n; k++) /* one block alone, and nothing behind it */
+    {
+        memset(got, 0xee, sizeof got);
+        f->decode(b->bytes + k * b->block_bytes, got, b->block_len);
+        assert_memory_equal(got, b->x + k * b->block_len, 4 * b->block_len);
+        assert_memory_equal(got + b->block_len, "\xee\xee\xee\xee", 4);
+    }
+}
+
+/* The same numbers by way of Q8_0. */
+static void check_to_q8_0(const struct fmt_info *f, const struct blocks *b)
+{
+    static float got[MOST_NUMBERS];
+    static uint8_t q8[MOST_NUMBERS / 32 * 34 + 1];
+    size_t n = b->n * b->block_len;
+    if (!f->to_q8_0)
+        return;
+    memset(q8, 0xee, sizeof q8);
+    f->to_q8_0(b->bytes, q8, n);
+    assert_int_equal(q8[n / 32 * 34], 0xee);
+    for (size_t i = 0; i < n / 32 * 34; i++)
+        assert_true(i % 34 < 2 || q8[i] != 0x80); /* kernels want no -128 */
+    fmt_find(FMT_Q8_0)->decode(q8, got, n);
+    assert_memory_equal(got, b->x, 4 * n);
+}
+
+static void ggml_gives_the_same_bits(void **state)
+{
+    (void)state;
+    static struct blocks b;
+    static uint8_t got[sizeof b.bytes];
+    char path[512];
+    size_t n_decoded = 0, n_encoded = 0;
+    const char *root = getenv("RUNT_SOURCE_ROOT");
+    snprintf(path, sizeof path, "%s/tests/data/ggml_blocks.bin", root ? root : ".");
+    FILE *file = fopen(path, "rb");
+    if (!file)
+        fail_msg("%s is missing", path);
+    while (next_blocks(file, &b)) {
+        const struct fmt_info *f = fmt_find(b.type);
+        assert_non_null(f);
+        assert_int_equal(f->block_len, b.block_len);
+        assert_int_equal(f->block_bytes, b.block_bytes);
+        if (b.kind == DECODED) {
+            check_decoded(f, &b);
+            check_to_q8_0(f, &b);
+            n_decoded++;
+            continue;
+        }
+        memset(got, 0xee, sizeof got);
+        f->encode(b.x, got, b.n * b.block_len);
+        for (size_t i = 0; i < b.n * b.block_bytes; i++)
+            if (got[i] != b.bytes[i])
+                fail_msg("%s block %zu byte %zu: %02x, not %02x", f->name,
+                         i / b.block_bytes, i % b.block_bytes, got[i], b.bytes[i]);
+        assert_int_equal(got[b.n * b.block_bytes], 0xee);
+        n_encoded++;
+    }
+    fclose(file);
+    assert_int_equal(n_decoded, 12);
+    assert_int_equal(n_encoded, 2);
+}
+
+/* ---- IQ4_NL, rounded our own way ---- */
+
+static void iq4_nl_finds_the_nearest(void **state)
+{
+    (void)state;
+    for (int i = -150 * 64; i <= 150 * 64; i++) {
+        float v = (float)i / 64;
+        int got = iq4_nl_nearest(v), best = 0;
+        for (int k = 1; k < IQ4_NL_CODES; k++) /* of two as near the larger */
+            if (fabsf(v - (float)iq4_nl_values[k]) <=
+                fabsf(v - (float)iq4_nl_values[best]))
+                best = k;
+        assert_int_equal(got, best);
+    }
+    assert_int_equal(iq4_nl_nearest(INFINITY), 15);
+    assert_int_equal(iq4_nl_nearest(-INFINITY), 0);
+    assert_in_range(iq4_nl_nearest(NAN), 0, 15);
+}
+
+static double iq4_nl_error(const float *x, double d)
+{
+    double e = 0;
+    for (int i = 0; i < 32; i++) {
+        double least = INFINITY;
+        for (int k = 0; k < IQ4_NL_CODES; k++)
+            least = fmin(least, fabs((double)x[i] - d * iq4_nl_values[k]));
+        e += least * least;
+    }
+    return e;
+}
+
+/* Against a search among 4000 scales: the errors of 200 blocks together. */
+static void iq4_nl_rounds_well(void **state)
+{
+    (void)state;
+    struct rng r;
+    rng_seed(&r, 5);
+    const struct fmt_info *f = fmt_by_name("iq4_nl");
+    double ours = 0, best = 0, q4_0 = 0;
+    for (int n = 0; n < 200; n++) {
+        float x[32], y[32], z[32], amax = 0;
+        uint8_t block[18];
+        for (int i = 0; i < 32; i++) {
+            x[i] = rng_normal(&r);
+            amax = fmaxf(amax, fabsf(x[i]));
+        }
+        f->encode(x, block, 32);
+        f->decode(block, y, 32);
+        fmt_by_name("q4_0")->encode(x, block, 32);
+        fmt_by_name("q4_0")->decode(block, z, 32);
+        double least = INFINITY;
+        for (int k = -2000; k < 2000; k++)
+            least = fmin(least, iq4_nl_error(x, (double)amax / 60 * (k + 0.5) / 2000));
+        best += least;
+        for (int i = 0; i < 32; i++) {
+            ours += pow((double)(x[i] - y[i]), 2);
+            q4_0 += pow((double)(x[i] - z[i]), 2);
+        }
+    }
+    print_message("# IQ4_NL: error %.4f of the least, %.3f of Q4_0's\n", ours / best,
+                  ours / q4_0);
+    assert_true(ours <= 1.02 * best);
+}
+
+/* ---- all block types that are written ---- */
+
 /* Rounding moves no value by more than its bound: a half-precision scale is off by at
  * most 2^-11 of itself or, below 2^-14, by 2^-25, times the largest code; a code is at
- * most half a step off (Q4_0 clips up to one step on the side without code 16). */
+ * most half a step off (Q4_0 and Q5_0 clip up to one step on the side without code 16
+ * or 32). */
 static void rounding_errors_are_bounded(void **state)
 {
     (void)state;
@@ -181,8 +348,13 @@ static void rounding_errors_are_bounded(void **state)
             {"q4_0", amax / 8 + amax * 0x1p-11f + 8 * 0x1p-25f},
             {"q4_1",
              (hi - lo) / 15 * 0.5f + (hi - lo + 2 * amax) * 0x1p-11f + 16 * 0x1p-25f},
+            {"q5_0", amax / 16 + amax * 0x1p-11f + 16 * 0x1p-25f},
+            {"q5_1",
+             (hi - lo) / 31 * 0.5f + (hi - lo + 2 * amax) * 0x1p-11f + 32 * 0x1p-25f},
+            /* steps up to 23 of 96 (k_lo), and the largest may be cut to 113 of 144 */
+            {"iq4_nl", amax * 0.3f},
         };
-        for (int c = 0; c < 3; c++) {
+        for (int c = 0; c < 6; c++) {
             const struct fmt_info *f = fmt_by_name(cases[c].name);
             f->encode(x, block, 32);
             f->decode(block, y, 32);
@@ -241,7 +413,7 @@ static void the_table_is_consistent(void **state)
     }
     assert_false(fmt_row_bytes(fmt_by_name("f32"), UINT64_MAX / 2, &bytes));
     assert_false(fmt_row_bytes(fmt_by_name("q8_0"), UINT64_MAX - 31, &bytes));
-    assert_int_equal(n, 8);
+    assert_int_equal(n, 19);
     assert_null(fmt_find(9999));
     assert_null(fmt_by_name("q5_9"));
 }
@@ -256,6 +428,9 @@ int main(void)
         cmocka_unit_test(q4_1_block_by_hand),
         cmocka_unit_test(q6_k_block_by_hand),
         cmocka_unit_test(q8_0_block_by_hand),
+        cmocka_unit_test(ggml_gives_the_same_bits),
+        cmocka_unit_test(iq4_nl_finds_the_nearest),
+        cmocka_unit_test(iq4_nl_rounds_well),
         cmocka_unit_test(rounding_errors_are_bounded),
         cmocka_unit_test(odd_values_do_no_harm),
         cmocka_unit_test(the_table_is_consistent),

@@ -1,5 +1,5 @@
 /* Owns the form in which products read a matrix: where it lies in the file, or packed
- * into tiles when the format's kernels want that. */
+ * into tiles when the format's kernels, or those of Q8_0 in its place, want that. */
 #include "back/cpu_ops.h"
 
 #include "base/err.h"
@@ -12,6 +12,26 @@ struct packing {
     uint8_t *tiles;
 };
 
+/* Up to 16 rows of a format that is a scale and small codes, as tiles of Q8_0: the same
+ * numbers, by kernels that there are.  A few columns at a time, whole blocks of every
+ * format and whole groups of a tile, so that what is between stays in the cache. */
+static void pack_as_q8_0(const struct packing *p, size_t n_rows, const uint8_t *rows,
+                         uint8_t *tile)
+{
+    enum { COLS = 256, Q8_0_BYTES = 34, STRIDE = COLS / KERN_HALF * Q8_0_BYTES };
+    _Static_assert(COLS % KERN_GROUP == 0, "whole groups");
+    const struct cpu_matrix *m = p->m;
+    uint8_t q8[KERN_TILE_ROWS * STRIDE];
+    for (size_t c = 0; c < m->n_cols; c += COLS) {
+        size_t n = m->n_cols - c < COLS ? m->n_cols - c : COLS,
+               at = c / m->fmt->block_len * m->fmt->block_bytes;
+        for (size_t r = 0; r < n_rows; r++)
+            m->fmt->to_q8_0(rows + r * m->row_bytes + at, q8 + r * STRIDE, n);
+        kern_tile_pack(KERN_TILE_Q8_0, n_rows, n, q8, STRIDE,
+                       tile + kern_tile_bytes(KERN_TILE_Q8_0, c));
+    }
+}
+
 static void pack_tiles(void *ctx, unsigned i, unsigned n)
 {
     const struct packing *p = ctx;
@@ -19,10 +39,13 @@ static void pack_tiles(void *ctx, unsigned i, unsigned n)
     size_t begin, end;
     pool_range(m->n_rows, KERN_TILE_ROWS, i, n, &begin, &end);
     for (size_t r = begin; r < end; r += KERN_TILE_ROWS) {
-        size_t left = end - r;
-        kern_tile_pack(p->kind, left < KERN_TILE_ROWS ? left : KERN_TILE_ROWS,
-                       m->n_cols, p->rows + r * m->row_bytes, m->row_bytes,
-                       p->tiles + r / KERN_TILE_ROWS * m->tile_bytes);
+        size_t n_rows = end - r < KERN_TILE_ROWS ? end - r : KERN_TILE_ROWS;
+        const uint8_t *rows = p->rows + r * m->row_bytes;
+        uint8_t *tile = p->tiles + r / KERN_TILE_ROWS * m->tile_bytes;
+        if (m->fmt->to_q8_0)
+            pack_as_q8_0(p, n_rows, rows, tile);
+        else
+            kern_tile_pack(p->kind, n_rows, m->n_cols, rows, m->row_bytes, tile);
     }
 }
 
@@ -35,6 +58,10 @@ int cpu_matrix_init(const struct kern_table *kern, struct pool *pool,
     enum kern_tile kind;
     size_t n_tiles = (n_rows + KERN_TILE_ROWS - 1) / KERN_TILE_ROWS;
     bool tiled = kern_tile_for(fmt->type, &kind);
+    if (fmt->to_q8_0) {
+        kind = KERN_TILE_Q8_0;
+        tiled = true;
+    }
     if (fmt->tile_rows == 1 && !fmt_row_bytes(fmt, n_cols, &m.row_bytes))
         return err_set(err, RUNT_E_FORMAT,
                        "a row of %zu numbers is not whole %s blocks", n_cols,

@@ -20,9 +20,20 @@ enum fmt_type {
     FMT_F16 = 1,
     FMT_Q4_0 = 2,
     FMT_Q4_1 = 3,
+    FMT_Q5_0 = 6,
+    FMT_Q5_1 = 7,
     FMT_Q8_0 = 8,
-    FMT_Q6_K = 14, /* read only */
+    FMT_Q2_K = 10, /* this and those below: read only, but for IQ4_NL and BF16 */
+    FMT_Q3_K = 11,
+    FMT_Q4_K = 12,
+    FMT_Q5_K = 13,
+    FMT_Q6_K = 14,
+    FMT_IQ4_NL = 20,
     FMT_BF16 = 30,
+    FMT_TQ1_0 = 34,
+    FMT_TQ2_0 = 35,
+    FMT_Q1_0 = 41,
+    FMT_Q2_0 = 42,
     FMT_R4 = 0x3472, /* "r4": runt's own, fmt/r4.h */
 };
 
@@ -35,13 +46,18 @@ struct fmt_info {
     bool is_float;        /* F32, F16, BF16 */
     bool is_written;      /* false: read only */
     /* general.file_type of a model whose matrices have this type (llama.cpp's ftype;
-     * for R4, which it does not have, the type's own number) */
+     * for R4, which it does not have, the type's own number); 0 where none is written
+     */
     uint32_t file_type;
     /* n numbers (a multiple of block_len) <-> n / block_len blocks.  encode rounds as
-     * ggml's reference does (Q4_0: scale from the largest magnitude).  NULL where there
-     * is none: encode of a type that is only read, both of R4. */
+     * ggml's reference does (Q4_0: scale from the largest magnitude), but IQ4_NL's is
+     * our own.  NULL where there is none: encode of a type that is only read, both of
+     * R4. */
     void (*encode)(const float *x, void *blocks, size_t n);
     void (*decode)(const void *blocks, float *x, size_t n);
+    /* The very same numbers as n / 32 blocks of Q8_0, no code -128; NULL where they do
+     * not fit into such (an f16 scale and 32 signed bytes). */
+    void (*to_q8_0)(const void *blocks, void *q8_0, size_t n);
 };
 
 /* NULL for a type that this program does not know. */

@@ -1,4 +1,5 @@
-/* Owns Q8_0: 32 numbers share one f16 scale, 8 bits each, 8.5 bits a number. */
+/* Owns Q8_0: 32 numbers share one f16 scale, 8 bits each, 8.5 bits a number.  Formats
+ * that are a scale and smaller codes are decoded by way of it. */
 #include "fmt/fmt_impl.h"
 
 #include <math.h>
@@ -33,5 +34,16 @@ void fmt_q8_0_decode(const void *blocks, float *x, size_t n)
         float d = fmt_f16_to_f32(b->d);
         for (int j = 0; j < QK; j++)
             x[j] = d * b->q[j];
+    }
+}
+
+void fmt_decode_by_q8_0(fmt_to_q8_0_fn *to_q8_0, size_t block_len, size_t block_bytes,
+                        const void *blocks, float *x, size_t n)
+{
+    const uint8_t *p = blocks;
+    struct q8_0 q[QK_K / QK];
+    for (; n; n -= block_len, x += block_len, p += block_bytes) {
+        to_q8_0(p, q, block_len);
+        fmt_q8_0_decode(q, x, block_len);
     }
 }
