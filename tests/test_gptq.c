@@ -55,7 +55,8 @@ static void test_inverse_factor(void **state)
     assert_int_equal(blas_inverse_factor(fixture_blas(), 2, bad, &err), RUNT_E_INVALID);
 }
 
-static const enum fmt_type types[] = {FMT_R4, FMT_Q4_0, FMT_Q4_1, FMT_Q8_0};
+static const enum fmt_type types[] = {FMT_R4,   FMT_Q4_0, FMT_Q4_1,  FMT_Q5_0,
+                                      FMT_Q5_1, FMT_Q8_0, FMT_IQ4_NL};
 enum { N_TYPES = sizeof types / sizeof *types };
 
 static void draw_row(struct rng *rng, size_t n, int pattern, float *w)

@@ -5,6 +5,7 @@
  * is refined by least squares for the codes that it gave. */
 #include "quant/codec.h"
 
+#include "fmt/iq4_nl.h"
 #include "fmt/r4.h"
 
 #include <math.h>
@@ -18,8 +19,11 @@ size_t codec_group(const struct fmt_info *f)
     case FMT_R4:
         return R4_GROUP;
     case FMT_Q8_0:
+    case FMT_Q5_0:
+    case FMT_Q5_1:
     case FMT_Q4_0:
     case FMT_Q4_1:
+    case FMT_IQ4_NL:
         return BLOCK;
     default:
         return 0;
@@ -37,14 +41,22 @@ uint16_t codec_row(const struct fmt_info *f, const float *w, size_t n_cols)
     return f->type == FMT_R4 ? r4_row_scale(w, n_cols) : 0;
 }
 
+/* What a code stands for in units of the scale. */
+static int level(const struct codec_grid *g, int code)
+{
+    return g->table ? g->table[code] : code - g->zero;
+}
+
 int codec_round(const struct codec_grid *g, float w, float *value)
 {
     int code = g->zero;
-    if (g->scale != 0) {
+    if (g->table) {
+        code = iq4_nl_nearest(g->scale != 0 ? w / g->scale : 0);
+    } else if (g->scale != 0) {
         float v = (w - g->min) / g->scale + (float)g->zero;
         code = !(v > (float)g->lo) ? g->lo : v < (float)g->hi ? (int)rintf(v) : g->hi;
     }
-    *value = g->scale * (float)(code - g->zero) + g->min;
+    *value = g->scale * (float)level(g, code) + g->min;
     return code;
 }
 
@@ -91,7 +103,7 @@ static float extreme(const float *w, size_t n)
     return x;
 }
 
-/* Symmetric, an f16 scale: Q4_0, Q8_0. */
+/* An f16 scale: Q4_0, Q5_0, Q8_0, IQ4_NL. */
 static void fit_scale(struct codec_grid g, double k_lo, double k_hi, double k_step,
                       const float *w, const float *h, size_t n, struct codec_grid *out)
 {
@@ -106,7 +118,7 @@ static void fit_scale(struct codec_grid g, double k_lo, double k_hi, double k_st
     double wq = 0, qq = 0;
     for (size_t i = 0; i < n; i++) {
         float value;
-        double q = codec_round(out, w[i], &value) - g.zero;
+        double q = level(out, codec_round(out, w[i], &value));
         wq += (double)h[i] * (double)w[i] * q;
         qq += (double)h[i] * q * q;
     }
@@ -116,7 +128,8 @@ static void fit_scale(struct codec_grid g, double k_lo, double k_hi, double k_st
     }
 }
 
-/* A scale and a minimum: Q4_1.  The range is cut on either side by up to a quarter. */
+/* A scale and a minimum: Q4_1, Q5_1.  The range is cut on either side by up to a
+ * quarter. */
 static void fit_scale_min(struct codec_grid g, const float *w, const float *h, size_t n,
                           struct codec_grid *out)
 {
@@ -183,6 +196,17 @@ void codec_fit(const struct fmt_info *f, uint16_t row, const float *w, const flo
         fit_scale((struct codec_grid){.lo = -127, .hi = 127}, 126, 130, 1, w, h, n,
                   out);
         break;
+    case FMT_Q5_0:
+        fit_scale((struct codec_grid){.zero = 16, .hi = 31}, 14.5, 18.5, 0.25, w, h, n,
+                  out);
+        break;
+    case FMT_IQ4_NL: /* ends at -127 and 113 */
+        fit_scale((struct codec_grid){.table = iq4_nl_values}, 96, 150, 3, w, h, n,
+                  out);
+        break;
+    case FMT_Q5_1:
+        fit_scale_min((struct codec_grid){.hi = 31}, w, h, n, out);
+        break;
     case FMT_Q4_0:
         fit_scale((struct codec_grid){.zero = 8, .hi = 15}, 6.75, 10.5, 0.25, w, h, n,
                   out);
@@ -208,16 +232,21 @@ void codec_store(const struct fmt_info *f, size_t n_cols, size_t row, size_t gro
     uint8_t *p = bytes + (row * (n_cols / BLOCK) + group) * f->block_bytes;
     memcpy(p, &g->d, 2);
     p += 2;
-    if (f->type == FMT_Q4_1) {
+    if (f->type == FMT_Q4_1 || f->type == FMT_Q5_1) {
         memcpy(p, &g->m, 2);
         p += 2;
+    }
+    if (f->type == FMT_Q5_0 || f->type == FMT_Q5_1) { /* the fifth bits come first */
+        for (size_t i = 0; i < BLOCK; i++)
+            p[i / 8] |= (uint8_t)((codes[i] >> 4) << i % 8);
+        p += BLOCK / 8;
     }
     for (size_t i = 0; i < BLOCK / 2; i++) {
         if (f->type == FMT_Q8_0) {
             p[i] = (uint8_t)codes[i];
             p[i + BLOCK / 2] = (uint8_t)codes[i + BLOCK / 2];
         } else {
-            p[i] = (uint8_t)(codes[i] | codes[i + BLOCK / 2] << 4);
+            p[i] = (uint8_t)((codes[i] & 15) | (codes[i + BLOCK / 2] & 15) << 4);
         }
     }
 }

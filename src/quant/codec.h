@@ -10,8 +10,10 @@
 
 enum { CODEC_MAX_GROUP = 64 };
 
-/* value = scale * (code - zero) + min, codes from lo to hi; as decoders compute it. */
+/* value = scale * (code - zero) + min, codes from lo to hi; or, with a table (IQ4_NL),
+ * scale * table[code]; as decoders compute it. */
 struct codec_grid {
+    const int8_t *table; /* or NULL */
     float scale, min;
     int zero, lo, hi;
     uint16_t d, m;   /* scale and min as stored, f16 */

@@ -42,7 +42,8 @@ def kl(p):
 @test
 def closer_to_the_float_model():
     c = calib()
-    for t, most in (("r4", 0.75), ("q4_0", 0.75), ("q4_1", 0.85), ("q8_0", 1.05)):
+    for t, most in (("r4", 0.75), ("q4_0", 0.75), ("q4_1", 0.85), ("iq4_nl", 0.8),
+                    ("q5_0", 0.8), ("q5_1", 0.85), ("q8_0", 1.05)):
         with case(t):
             plain, best = path("plain.gguf"), path("best.gguf")
             runt("quantize", model(), plain, t, "-q")
