@@ -198,7 +198,17 @@ SCALARS = {U8: "<B", I8: "<b", U16: "<H", I16: "<h", U32: "<I", I32: "<i", F32: 
            BOOL: "<B", U64: "<Q", I64: "<q", F64: "<d"}
 R4 = 0x3472
 TYPES = {0: ("F32", 1, 4), 1: ("F16", 1, 2), 2: ("Q4_0", 32, 18), 3: ("Q4_1", 32, 20),
-         8: ("Q8_0", 32, 34), 30: ("BF16", 1, 2)}
+         6: ("Q5_0", 32, 22), 7: ("Q5_1", 32, 24), 8: ("Q8_0", 32, 34),
+         10: ("Q2_K", 256, 84), 11: ("Q3_K", 256, 110), 12: ("Q4_K", 256, 144),
+         13: ("Q5_K", 256, 176), 14: ("Q6_K", 256, 210), 20: ("IQ4_NL", 32, 18),
+         30: ("BF16", 1, 2), 34: ("TQ1_0", 256, 54), 35: ("TQ2_0", 256, 66),
+         41: ("Q1_0", 128, 18), 42: ("Q2_0", 64, 18)}
+NUMBERS = {name: number for number, (name, _, _) in TYPES.items()}
+# where a block has its f16 scale, and its f16 minimum or None
+HALVES = {"Q4_0": (0, None), "Q4_1": (0, 2), "Q5_0": (0, None), "Q5_1": (0, 2),
+          "Q8_0": (0, None), "Q2_K": (80, 82), "Q3_K": (108, None), "Q4_K": (0, 2),
+          "Q5_K": (0, 2), "Q6_K": (208, None), "IQ4_NL": (0, None), "TQ1_0": (52, None),
+          "TQ2_0": (64, None), "Q1_0": (0, None), "Q2_0": (0, None)}
 
 
 def r4_tile(n_cols):
@@ -342,21 +352,113 @@ def decode_r4(raw, n_cols, n_rows):
     return out
 
 
+def random_blocks(rng, type_name, n, scale, low):
+    """n random blocks whose codes share this scale, and this minimum where there is one."""
+    size = TYPES[NUMBERS[type_name]][2]
+    at, at_min = HALVES[type_name]
+    out = bytearray(rng.randbytes(n * size))
+    for i in range(0, n * size, size):
+        struct.pack_into("<e", out, i + at, scale * rng.choice((-1, 1, 0.75)))
+        if at_min is not None:
+            struct.pack_into("<e", out, i + at_min, low)
+    return bytes(out)
+
+
+IQ4_NL = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113]
+
+
+def codes_of(b, name):
+    """The whole numbers of a block that has one scale and no minimum; of the others None."""
+    fifth = int.from_bytes(b[-20:-16], "little")
+    nibbles = [q & 15 for q in b[-16:]] + [q >> 4 for q in b[-16:]]
+    if name == "Q8_0":
+        return list(struct.unpack_from("<32b", b, 2))
+    if name == "Q4_0":
+        return [q - 8 for q in nibbles]
+    if name == "Q5_0":
+        return [q + 16 * (fifth >> j & 1) - 16 for j, q in enumerate(nibbles)]
+    if name == "IQ4_NL":
+        return [IQ4_NL[q] for q in nibbles]
+    if name == "Q1_0":
+        return [2 * (b[2 + j // 8] >> j % 8 & 1) - 1 for j in range(128)]
+    if name == "Q2_0":
+        return [(b[2 + j // 4] >> j % 4 * 2 & 3) - 1 for j in range(64)]
+    if name == "TQ2_0":
+        return [(b[h + m] >> s & 3) - 1 for h in (0, 32) for s in (0, 2, 4, 6)
+                for m in range(32)]
+    if name == "TQ1_0":
+        out = []
+        for part, digits in ((b[:32], 5), (b[32:48], 5), (b[48:52], 4)):
+            for k in range(digits):
+                out += [(q * 3 ** k % 256) * 3 // 256 - 1 for q in part]
+        return out
+    return None
+
+
+def k_codes(b, name):
+    """Of a block of 256: (scale, minimum, code) of each number."""
+    if name in ("Q4_K", "Q5_K"):
+        p, low = b[4:16], b[-128:]
+        scales = [p[j] & 63 for j in range(4)] + \
+                 [p[8 + j] & 15 | p[j] >> 6 << 4 for j in range(4)]
+        mins = [p[4 + j] & 63 for j in range(4)] + \
+               [p[8 + j] >> 4 | p[4 + j] >> 6 << 4 for j in range(4)]
+        high = b[16:48] if name == "Q5_K" else bytes(32)
+        return [(scales[j // 32], mins[j // 32],
+                 (low[j // 64 * 32 + j % 32] >> (4 if j % 64 >= 32 else 0) & 15) +
+                 16 * (high[j % 32] >> j // 32 & 1)) for j in range(256)]
+    if name == "Q6_K":
+        s = struct.unpack_from("<16b", b, 192)
+        out = []
+        for h in range(2):
+            low, high = b[64 * h:64 * h + 64], b[128 + 32 * h:160 + 32 * h]
+            codes = [low[j] & 15 for j in range(64)] + [low[j] >> 4 for j in range(64)]
+            out += [(s[8 * h + j // 16], 0, (c | (high[j % 32] >> j // 32 * 2 & 3) << 4) - 32)
+                    for j, c in enumerate(codes)]
+        return out
+    low = b[16:80] if name == "Q2_K" else b[32:96]
+    codes = [low[h + j] >> s & 3 for h in (0, 32) for s in (0, 2, 4, 6) for j in range(32)]
+    if name == "Q2_K":
+        return [(b[j // 16] & 15, b[j // 16] >> 4, c) for j, c in enumerate(codes)]
+    p = b[96:108]
+    lows = [x & 15 for x in p[:8]] + [x >> 4 for x in p[:8]]
+    highs = [x >> s & 3 for s in (0, 2, 4, 6) for x in p[8:]]
+    return [(lows[j // 16] + 16 * highs[j // 16] - 32, 0,
+             c - (0 if b[j % 32] >> j // 32 & 1 else 4)) for j, c in enumerate(codes)]
+
+
+def blocks(raw, type_name):
+    size = TYPES[NUMBERS[type_name]][2]
+    return [raw[i:i + size] for i in range(0, len(raw), size)]
+
+
 def decode_row(raw, type_name):
-    """Numbers of a tensor's bytes, by the block layouts of ggml-common.h."""
+    """Numbers of a tensor's bytes, by the block layouts of ggml-common.h.  Products are exact
+    here; with a minimum, f32() of the difference is what a float has."""
     if type_name in ("F32", "F16", "BF16"):
         return unpack(raw, type_name)
+    at, at_min = HALVES[type_name]
     out = []
-    size = {"Q8_0": 34, "Q4_0": 18, "Q4_1": 20}[type_name]
-    for i in range(0, len(raw), size):
-        block = raw[i:i + size]
-        d = struct.unpack_from("<e", block)[0]
-        if type_name == "Q8_0":
-            out += [d * q for q in struct.unpack_from("<32b", block, 2)]
-        elif type_name == "Q4_0":
-            codes = block[2:]
-            out += [d * ((q & 15) - 8) for q in codes] + [d * ((q >> 4) - 8) for q in codes]
+    for b in blocks(raw, type_name):
+        d = struct.unpack_from("<e", b, at)[0]
+        m = 0 if at_min is None else struct.unpack_from("<e", b, at_min)[0]
+        codes = codes_of(b, type_name)
+        if codes is not None:
+            out += [d * q for q in codes]
+        elif type_name in ("Q4_1", "Q5_1"):
+            fifth = int.from_bytes(b[4:8], "little") if type_name == "Q5_1" else 0
+            nibbles = [q & 15 for q in b[-16:]] + [q >> 4 for q in b[-16:]]
+            out += [d * (q + 16 * (fifth >> j & 1)) + m for j, q in enumerate(nibbles)]
         else:
-            m, codes = struct.unpack_from("<e", block, 2)[0], block[4:]
-            out += [d * (q & 15) + m for q in codes] + [d * (q >> 4) + m for q in codes]
+            out += [d * scale * q - m * low for scale, low, q in k_codes(b, type_name)]
     return out
+
+
+def as_q8_0(raw, type_name):
+    """The same numbers in blocks of Q8_0, of a type that codes_of knows."""
+    out = []
+    for b in blocks(raw, type_name):
+        d, codes = b[HALVES[type_name][0]:][:2], codes_of(b, type_name)
+        for i in range(0, len(codes), 32):
+            out.append(d + struct.pack("<32b", *codes[i:i + 32]))
+    return b"".join(out)
