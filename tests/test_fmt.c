@@ -278,7 +278,7 @@ static double iq4_nl_error(const float *x, double d)
 {
     double e = 0;
     for (int i = 0; i < 32; i++) {
-        double least = INFINITY;
+        double least = HUGE_VAL;
         for (int k = 0; k < IQ4_NL_CODES; k++)
             least = fmin(least, fabs((double)x[i] - d * iq4_nl_values[k]));
         e += least * least;
@@ -305,7 +305,7 @@ static void iq4_nl_rounds_well(void **state)
         f->decode(block, y, 32);
         fmt_by_name("q4_0")->encode(x, block, 32);
         fmt_by_name("q4_0")->decode(block, z, 32);
-        double least = INFINITY;
+        double least = HUGE_VAL;
         for (int k = -2000; k < 2000; k++)
             least = fmin(least, iq4_nl_error(x, (double)amax / 60 * (k + 0.5) / 2000));
         best += least;

@@ -237,8 +237,8 @@ static void some_ids(int32_t ids[N_IDS], uint32_t n_vocab)
 static void same_bits_for_any_threads_and_cuts(void **state)
 {
     (void)state;
-    static const char *const types[] = {"f32",  "f16",  "bf16", "q8_0",
-                                        "q4_0", "q4_1", "r4"};
+    static const char *const types[] = {"f32",  "f16",    "bf16", "q8_0", "q5_0",
+                                        "q5_1", "iq4_nl", "q4_0", "q4_1", "r4"};
     for (size_t k = 0; k < sizeof types / sizeof *types; k++) {
         struct gpt2_shape shape = fixture_odd_shape();
         runt_model *m = fixture_random(&shape, types[k], 5);

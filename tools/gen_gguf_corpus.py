@@ -15,6 +15,9 @@ PACK = {U8: 'B', I8: 'b', U16: 'H', I16: 'h', U32: 'I', I32: 'i', F32: 'f', BOOL
         U64: 'Q', I64: 'q', F64: 'd'}
 R4 = 0x3472
 BLOCK_BYTES = {0: (1, 4), 1: (1, 2), 30: (1, 2), 8: (32, 34), 2: (32, 18), 3: (32, 20)}
+SMALL_BLOCKS = {6: (32, 22), 7: (32, 24), 20: (32, 18), 42: (64, 18), 41: (128, 18)}
+K_BLOCKS = {10: (256, 84), 11: (256, 110), 12: (256, 144), 13: (256, 176)}
+OTHER_BLOCKS = {14: (256, 210), 34: (256, 54), 35: (256, 66)}
 
 
 def string(s):
@@ -53,12 +56,12 @@ def bytes_of(n):
     return bytes(i * 37 % 251 for i in range(n))
 
 
-def formats():
-    """One tensor of each format, 64 columns and 2 rows."""
+def formats(kinds=BLOCK_BYTES, columns=64, rows=2):
+    """One tensor of each format."""
     entries, data = [], b''
-    for kind, (length, size) in BLOCK_BYTES.items():
-        entries.append(tensor('blk.0.%d' % kind, [64, 2], kind, len(data)))
-        data += bytes_of(128 // length * size)
+    for kind, (length, size) in kinds.items():
+        entries.append(tensor('blk.0.%d' % kind, [columns, rows], kind, len(data)))
+        data += bytes_of(columns * rows // length * size)
         data += bytes(-len(data) % 32)
     return model([], entries, data)
 
@@ -80,6 +83,9 @@ def corpus():
                            array('tokenizer.ggml.token_type', I32, [1, 1, 3, 1]),
                            array('tokenizer.ggml.merges', STR, ['a b'])])
     yield 'formats', formats()
+    yield 'formats_small', formats(SMALL_BLOCKS, 128, 1)
+    yield 'formats_k', formats(K_BLOCKS, 256, 1)
+    yield 'formats_other', formats(OTHER_BLOCKS, 256, 1)
     yield 'alignment_64', model([key('general.alignment', U32, 64)],
                                 [tensor('b', [4], 0, 64), tensor('a', [4], 0, 0)],
                                 bytes_of(128), alignment=64)

@@ -39,7 +39,9 @@ static int run(int argc, char **argv)
     struct cli_option options[] = {
         {"--output", "-o", CLI_STR, &out, "FILE", "the model file to write", 0, 0},
         {"--type", NULL, CLI_STR, &type, "TYPE",
-         "f32, f16, bf16, q8_0, q4_1, q4_0, r4; without it the checkpoint's own", 0, 0},
+         "f32, f16, bf16, q8_0, q5_1, q5_0, q4_1, q4_0, iq4_nl, r4; without it the "
+         "checkpoint's own",
+         0, 0},
         {"--tensor", NULL, CLI_LIST, &tensors, "REGEX=TYPE",
          "another type for the tensors whose name matches; the last match wins", 0, 0},
         {"--name", NULL, CLI_STR, &name, "NAME",

@@ -20,18 +20,23 @@
 
 enum { RUN = 32, RUNS = QK_K / RUN };
 
-/* The decoders hand over a run at a time: two scales and minima (of 16 numbers each),
- * and codes of `bits` bits at q >> shift. */
-static void put_run(const uint8_t q[RUN], int shift, int mask, const uint8_t *high,
-                    int high_shift, int high_mask, int high_place, int zero,
-                    const float d[2], const float m[2], float *x)
+/* A run's codes from `mask` bits at q >> shift and, above `place`, bits of high.  In
+ * bytes, so that compilers put 16 of them into a register; the shifts become constants
+ * where the loop over runs is unrolled. */
+static inline __attribute__((always_inline)) void
+put_run(const uint8_t q[RUN], int shift, int mask, const uint8_t *high, int high_shift,
+        int high_mask, int place, int zero, const float d[2], const float m[2],
+        float *x)
 {
-    for (int half = 0; half < 2; half++)
-        for (int l = half * RUN / 2; l < (half + 1) * RUN / 2; l++) {
-            int code = (q[l] >> shift & mask) | (high[l] >> high_shift & high_mask)
-                                                    << high_place;
-            x[l] = d[half] * (float)(code - zero) - m[half];
-        }
+    int8_t code[RUN];
+    for (int l = 0; l < RUN; l++)
+        code[l] = (int8_t)(((q[l] >> shift & mask) | (high[l] >> high_shift & high_mask)
+                                                         << place) -
+                           zero);
+    for (int l = 0; l < RUN / 2; l++)
+        x[l] = d[0] * (float)code[l] - m[0];
+    for (int l = RUN / 2; l < RUN; l++)
+        x[l] = d[1] * (float)code[l] - m[1];
 }
 
 void fmt_q2_k_decode(const void *blocks, float *x, size_t n)
@@ -39,6 +44,7 @@ void fmt_q2_k_decode(const void *blocks, float *x, size_t n)
     const struct q2_k *b = blocks;
     for (; n; n -= QK_K, b++) {
         float d = fmt_f16_to_f32(b->d), m = fmt_f16_to_f32(b->m);
+#pragma GCC unroll 8
         for (int r = 0; r < RUNS; r++, x += RUN) {
             const uint8_t *s = b->scale_min + 2 * r, *q = b->low + r / 4 * RUN;
             float scale[2] = {d * (float)(s[0] & 15), d * (float)(s[1] & 15)},
@@ -62,6 +68,7 @@ void fmt_q3_k_decode(const void *blocks, float *x, size_t n)
     const struct q3_k *b = blocks;
     for (; n; n -= QK_K, b++) {
         float d = fmt_f16_to_f32(b->d);
+#pragma GCC unroll 8
         for (int r = 0; r < RUNS; r++, x += RUN) {
             float scale[2] = {d * (float)q3_k_scale(b->scale, 2 * r),
                               d * (float)q3_k_scale(b->scale, 2 * r + 1)};
@@ -94,6 +101,7 @@ void fmt_q4_k_decode(const void *blocks, float *x, size_t n)
     const struct q4_k *b = blocks;
     for (; n; n -= QK_K, b++) {
         float d = fmt_f16_to_f32(b->d), m = fmt_f16_to_f32(b->m), scale[2], min[2];
+#pragma GCC unroll 8
         for (int r = 0; r < RUNS; r++, x += RUN) {
             const uint8_t *q = b->low + r / 2 * RUN;
             scale_and_min(b->scale_min, r, d, m, scale, min);
@@ -107,6 +115,7 @@ void fmt_q5_k_decode(const void *blocks, float *x, size_t n)
     const struct q5_k *b = blocks;
     for (; n; n -= QK_K, b++) {
         float d = fmt_f16_to_f32(b->d), m = fmt_f16_to_f32(b->m), scale[2], min[2];
+#pragma GCC unroll 8
         for (int r = 0; r < RUNS; r++, x += RUN) {
             scale_and_min(b->scale_min, r, d, m, scale, min);
             put_run(b->low + r / 2 * RUN, 4 * (r % 2), 15, b->high, r, 1, 4, 0, scale,
@@ -123,6 +132,7 @@ void fmt_q6_k_decode(const void *blocks, float *x, size_t n)
     const struct q6_k *b = blocks;
     for (; n; n -= QK_K, b++) {
         float d = fmt_f16_to_f32(b->d);
+#pragma GCC unroll 8
         for (int r = 0; r < RUNS; r++, x += RUN) {
             const int8_t *s = b->scale + 2 * r;
             float scale[2] = {d * (float)s[0], d * (float)s[1]};

@@ -24,14 +24,20 @@ static void put(uint8_t *high, uint8_t *q, int j, uint8_t low, uint8_t up)
     high[(j + half) / 8] |= (uint8_t)((up >> 4) << j % 8);
 }
 
-/* All 32 codes; the bits are gathered as one word, which compilers do well with. */
+/* All 32 codes.  Four fifth bits at a time go to bit 4 of four bytes: copies 7 bits
+ * apart put bit k of the nibble at bit 8 k. */
 static void codes_of(const uint8_t *high, const uint8_t *q, int8_t *codes)
 {
-    uint32_t bits = high[0] | (uint32_t)high[1] << 8 | (uint32_t)high[2] << 16 |
-                    (uint32_t)high[3] << 24;
+    uint8_t fifth[QK];
+    for (int j = 0; j < QK; j += 4) {
+        uint32_t bits = high[j / 8] >> j % 8 & 15,
+                 spread = (bits * 0x00204081u & 0x01010101u) << 4;
+        for (int k = 0; k < 4; k++)
+            fifth[j + k] = (uint8_t)(spread >> 8 * k);
+    }
     for (int j = 0; j < QK / 2; j++) {
-        codes[j] = (int8_t)((q[j] & 15) | (bits >> j & 1) << 4);
-        codes[j + QK / 2] = (int8_t)(q[j] >> 4 | (bits >> (j + QK / 2) & 1) << 4);
+        codes[j] = (int8_t)((q[j] & 15) | fifth[j]);
+        codes[j + QK / 2] = (int8_t)(q[j] >> 4 | fifth[j + QK / 2]);
     }
 }
 

@@ -315,14 +315,15 @@ def rows_bytes(t):
     """One row as the file has it; of R4 its share of a tile."""
     if t["type"] == "R4":
         return r4_tile_bytes(t["columns"]) // 16
-    return {"F32": 4, "F16": 2, "BF16": 2, "Q8_0": 34 / 32, "Q4_0": 18 / 32,
-            "Q4_1": 20 / 32}[t["type"]] * t["columns"]
+    return {"F32": 4, "F16": 2, "BF16": 2, "Q8_0": 34 / 32, "Q5_0": 22 / 32,
+            "Q4_0": 18 / 32, "Q4_1": 20 / 32}[t["type"]] * t["columns"]
 
 
 def matrix_bytes(t):
     """What a product reads: tiles of 16 rows, groups of 64 columns; or rows of floats."""
     groups, tiles = -(-t["columns"] // 64), -(-t["rows"] // 16)
     group = {"Q4_0": 2 * 32 + 512, "Q4_1": 4 * 32 + 512, "Q8_0": 2 * 32 + 1024}
+    group["Q5_0"] = group["Q8_0"]  # packed as such
     if t["type"] == "R4":
         return tiles * r4_tile_bytes(t["columns"])
     if t["type"] in group:
@@ -351,7 +352,8 @@ def pass_bytes(model):
 
 @test
 def bytes_per_token_are_those_that_are_read():
-    for model in [tiny(k) for k in ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "r4")] + [odd()]:
+    for model in [tiny(k) for k in ("f32", "f16", "bf16", "q8_0", "q5_0", "q4_0", "q4_1",
+                                  "r4")] + [odd()]:
         for kv in ("f16", "q8", "f32"):
             with case("bytes of %s with a cache of %s" % (os.path.basename(model), kv)):
                 weights, own = pass_bytes(model)

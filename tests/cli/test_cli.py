@@ -21,7 +21,7 @@ from tap import (RUNT, ROOT, SANITIZE, SLOW, case, check_line, environment, fail
 TINY = os.path.join(ROOT, "models", "tiny-gpt2")
 HELDOUT = os.path.join(ROOT, "models", "heldout.txt")
 PROMPT = "One day, a little girl"
-TYPES = ["f32", "f16", "bf16", "q8_0", "q4_0", "q4_1"]
+TYPES = ["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
 VERBS = ["run", "pull", "list", "rm", "import", "init", "quantize", "prune", "eval", "bench",
          "generate",
          "chat", "inspect", "compare", "tokenize"]
@@ -250,7 +250,7 @@ def import_tiny_as_each_type_in_any_case():
             assert types["token_embd.weight"] == t.upper(), types
             assert types["blk.3.ffn_down.weight"] == t.upper(), types
             assert types["blk.0.attn_norm.weight"] == "F32", types
-            whole = t.startswith("q")
+            whole = "q" in t
             assert types["position_embd.weight"] == ("Q8_0" if whole else t.upper()), types
             assert g.keys() == plain.keys(), g.keys()
 
@@ -381,7 +381,8 @@ def quantized_blocks_decode_to_the_reported_error():
                 # the reader's arithmetic is double, the program's blocks float: 1e-5
                 assert abs(rel - x["rel_error"]) <= 1e-5 * rel + 1e-12, (rel, x)
                 assert rel < {"f32": 1e-12, "f16": 1e-3, "bf16": 4e-3, "q8_0": 8e-3,
-                              "q4_0": 0.15, "q4_1": 0.13}[t], rel
+                              "q5_1": 0.06, "q5_0": 0.07, "q4_0": 0.15, "q4_1": 0.13,
+                              "iq4_nl": 0.12}[t], rel
 
 
 @test
@@ -978,7 +979,8 @@ def eval_of_a_model_against_itself():
 def eight_and_four_bits_cost_little():
     part = ["--max-tokens", "2560"] if SANITIZE else []
     float_ppl = evaluate(tiny(), *part)["perplexity"]
-    for t, limit in (("q8_0", 0.001), ("q4_0", 0.08), ("q4_1", 0.08)):
+    for t, limit in (("q8_0", 0.001), ("q5_0", 0.02), ("q5_1", 0.02), ("q4_0", 0.08),
+                     ("q4_1", 0.08), ("iq4_nl", 0.05)):
         with case("perplexity as " + t):
             ppl = evaluate(tiny_as(t), *part)["perplexity"]
             assert abs(ppl / float_ppl - 1) < limit, (ppl, float_ppl)
@@ -1004,7 +1006,7 @@ def instruction_sets():
 
 @test
 def eval_does_not_depend_on_threads_or_instruction_set():
-    for t in ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1"):
+    for t in ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl"):
         with case("same figures, " + t):
             args = ["--base", tiny_as("f32"), "--window", "48", "--max-tokens", "96"]
             m = tiny_as(t)

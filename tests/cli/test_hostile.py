@@ -184,6 +184,10 @@ def lying_tensors():
         one("%d rows" % n, dims=[32, n])
     one("sizes whose product overflows to 0", dims=[1 << 32, 1 << 32])
     one("columns that are no whole blocks", dims=[33, 128])
+    for number, (name, length, _) in mf.TYPES.items():
+        if length > 32:
+            one("%d columns in %s" % (32 + length, name), type=number, dims=[32 + length, 128])
+            one("larger than the data, " + name, type=number, dims=[1 << 20, 128])
     one("no dimensions", dims=[])
     one("3 real dimensions", dims=[32, 64, 2])
     one("5 dimensions", dims=[32, 128, 1, 1, 1])
