@@ -33,7 +33,7 @@ size_t codec_group(const struct fmt_info *f)
 bool codec_has_zero(const struct fmt_info *f)
 {
     return f->is_float || f->type == FMT_R4 || f->type == FMT_Q8_0 ||
-           f->type == FMT_Q4_0;
+           f->type == FMT_Q5_0 || f->type == FMT_Q4_0;
 }
 
 uint16_t codec_row(const struct fmt_info *f, const float *w, size_t n_cols)

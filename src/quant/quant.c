@@ -19,25 +19,31 @@
  */
 enum { BLOCK_FLOATS = 1 << 16, MIN_BLOCK_ROWS = 16, MAX_COLS = 1 << 20 };
 
+/* Of one row: before rounding, and what that did. */
+struct row_figures {
+    double sq, max; /* sum of w^2, max |w| */
+    double err_sq, max_err;
+    uint64_t zeros, outliers;
+};
+
 struct rounding {
     const struct tensor_source *src;
     size_t index; /* in the source */
     const struct fmt_info *to;
     size_t n_cols, tile_bytes, block_rows, room_floats;
-    const struct gptq *gptq;            /* or NULL */
-    float *zeroed;                      /* [all rows][n_cols] after zeroing, or NULL */
-    uint8_t *made;                      /* or NULL: the tensor, zeroed and rounded */
-    uint64_t row;                       /* first row of this pass */
-    size_t n_rows;                      /* of this pass */
-    float *weights;                     /* [n_threads][block_rows][n_cols] */
-    float *decoded;                     /* [n_threads][n_cols] */
-    uint8_t *bytes;                     /* [n_threads * block_rows / tile_rows] tiles */
-    float *room;                        /* [n_threads][room_floats] */
-    double *sum_sq, *sum_err, *max_err; /* [n_threads * block_rows] */
-    double *max;                        /* [n_threads * block_rows] max |w| */
-    uint32_t *zeros, *outliers;         /* [n_threads * block_rows] */
-    double *cost, *whole_cost;          /* [n_threads]: gptq_cost of errors, of rows */
-    struct runt_err *errs;              /* [n_threads] */
+    const struct gptq *gptq;   /* or NULL */
+    float *zeroed;             /* [all rows][n_cols] after zeroing, or NULL */
+    uint8_t *made;             /* or NULL: the tensor, zeroed and rounded */
+    uint64_t row;              /* first row of this pass */
+    size_t n_rows;             /* of this pass */
+    float *weights;            /* [n_threads][block_rows][n_cols] */
+    float *decoded;            /* [n_threads][n_cols] */
+    uint8_t *bytes;            /* [n_threads * block_rows / tile_rows] tiles */
+    float *room;               /* [n_threads][room_floats] */
+    struct row_figures *rows;  /* [n_threads * block_rows] */
+    double far;                /* beyond it a weight is an outlier */
+    double *cost, *whole_cost; /* [n_threads]: gptq_cost of errors, of rows */
+    struct runt_err *errs;     /* [n_threads] */
 };
 
 static int check_row(const struct rounding *q, const float *w, size_t at,
@@ -54,34 +60,60 @@ static int check_row(const struct rounding *q, const float *w, size_t at,
     return 0;
 }
 
+/* The part of a pass that is thread i's, read and checked. */
+static int read_block(struct rounding *q, unsigned i, size_t *begin, size_t *end)
+{
+    struct runt_err *err = &q->errs[i];
+    *begin = i * q->block_rows;
+    *end = *begin + q->block_rows < q->n_rows ? *begin + q->block_rows : q->n_rows;
+    if (*begin >= q->n_rows)
+        *begin = *end;
+    float *w = q->weights + *begin * q->n_cols;
+    int rc = 0;
+    if (*begin < *end)
+        rc = q->src->rows(q->src, q->index, q->row + *begin, *end - *begin, w, err);
+    for (size_t r = *begin; !rc && r < *end; r++)
+        rc = check_row(q, q->weights + r * q->n_cols, r, err);
+    return rc;
+}
+
+/* The first walk over a tensor: how large its weights are. */
+static void look_at_rows(void *ctx, unsigned i, unsigned n)
+{
+    (void)n;
+    struct rounding *q = ctx;
+    size_t begin, end;
+    if (read_block(q, i, &begin, &end))
+        return;
+    for (size_t r = begin; r < end; r++) {
+        struct row_figures f = {0};
+        for (size_t k = 0; k < q->n_cols; k++) {
+            double x = (double)q->weights[r * q->n_cols + k];
+            f.sq += x * x;
+            f.max = fmax(f.max, fabs(x));
+        }
+        q->rows[r] = f;
+    }
+}
+
 /* What rounding did to row `at` of this pass. */
 static int measure_row(struct rounding *q, const float *w, const float *decoded,
                        size_t at, struct runt_err *err)
 {
-    double sq = 0, e = 0, max_err = 0, max = 0;
-    uint32_t zeros = 0, outliers = 0;
+    struct row_figures f = {0};
     for (size_t i = 0; i < q->n_cols; i++) {
         double x = (double)w[i], d = (double)decoded[i] - x;
-        sq += x * x;
-        e += d * d;
-        max_err = fmax(max_err, fabs(d));
-        max = fmax(max, fabs(x));
-        zeros += decoded[i] == 0;
+        f.err_sq += d * d;
+        f.max_err = fmax(f.max_err, fabs(d));
+        f.zeros += decoded[i] == 0;
+        f.outliers += fabs(x) > q->far;
     }
-    if (!isfinite(e))
+    if (!isfinite(f.err_sq))
         return err_set(err, RUNT_E_FORMAT,
                        "%s: tensor %s row %llu has a value too large for %s",
                        q->src->name, q->src->tensors[q->index].name,
                        (unsigned long long)(q->row + at), q->to->name);
-    double far = QUANT_OUTLIER * sqrt(sq / (double)q->n_cols);
-    for (size_t i = 0; i < q->n_cols && max > far; i++)
-        outliers += fabs((double)w[i]) > far;
-    q->sum_sq[at] = sq;
-    q->sum_err[at] = e;
-    q->max_err[at] = max_err;
-    q->max[at] = max;
-    q->zeros[at] = zeros;
-    q->outliers[at] = outliers;
+    q->rows[at] = f;
     return 0;
 }
 
@@ -90,19 +122,13 @@ static void round_rows(void *ctx, unsigned i, unsigned n)
 {
     (void)n;
     struct rounding *q = ctx;
-    size_t begin = i * q->block_rows, end = begin + q->block_rows;
-    if (begin >= q->n_rows)
+    size_t begin, end;
+    int rc = read_block(q, i, &begin, &end);
+    if (rc || begin == end)
         return;
-    if (end > q->n_rows)
-        end = q->n_rows;
     float *w = q->weights + begin * q->n_cols, *decoded = q->decoded + i * q->n_cols;
     uint8_t *bytes = q->bytes + begin / q->to->tile_rows * q->tile_bytes;
     struct runt_err *err = &q->errs[i];
-    int rc = q->src->rows(q->src, q->index, q->row + begin, end - begin, w, err);
-    for (size_t r = begin; !rc && r < end; r++)
-        rc = check_row(q, w + (r - begin) * q->n_cols, r, err);
-    if (rc)
-        return;
     float *room = q->room + i * q->room_floats;
     size_t at = (size_t)q->row + begin;
     if (q->made)
@@ -147,12 +173,7 @@ static int rounding_init(struct rounding *q, unsigned n_threads, uint64_t n_rows
     q->weights = mem_array(floats, sizeof *q->weights);
     q->decoded = mem_array(decoded, sizeof *q->decoded);
     q->bytes = mem_array(rows / tile, q->tile_bytes);
-    q->sum_sq = mem_array(rows, sizeof *q->sum_sq);
-    q->sum_err = mem_array(rows, sizeof *q->sum_err);
-    q->max_err = mem_array(rows, sizeof *q->max_err);
-    q->max = mem_array(rows, sizeof *q->max);
-    q->zeros = mem_array(rows, sizeof *q->zeros);
-    q->outliers = mem_array(rows, sizeof *q->outliers);
+    q->rows = mem_array(rows, sizeof *q->rows);
     q->errs = mem_array(n_threads, sizeof *q->errs);
     q->cost = mem_array(n_threads, sizeof *q->cost);
     q->whole_cost = mem_array(n_threads, sizeof *q->whole_cost);
@@ -162,8 +183,7 @@ static int rounding_init(struct rounding *q, unsigned n_threads, uint64_t n_rows
                   ? mem_array(room, sizeof *q->room)
                   : NULL;
     return q->room && q->cost && q->whole_cost && q->weights && q->decoded &&
-                   q->bytes && q->sum_sq && q->sum_err && q->max_err && q->max &&
-                   q->zeros && q->outliers && q->errs
+                   q->bytes && q->rows && q->errs
                ? 0
                : err_nomem(err, "rows to round");
 }
@@ -173,12 +193,7 @@ static void rounding_free(struct rounding *q)
     mem_free(q->weights);
     mem_free(q->decoded);
     mem_free(q->bytes);
-    mem_free(q->sum_sq);
-    mem_free(q->sum_err);
-    mem_free(q->max_err);
-    mem_free(q->max);
-    mem_free(q->zeros);
-    mem_free(q->outliers);
+    mem_free(q->rows);
     mem_free(q->zeroed);
     mem_free(q->made);
     mem_free(q->errs);
@@ -204,11 +219,8 @@ static void read_rows(void *ctx, unsigned i, unsigned n)
     size_t begin, end;
     pool_range(q->n_rows, MIN_BLOCK_ROWS, i, n, &begin, &end);
     float *w = q->zeroed + begin * q->n_cols;
-    if (begin < end &&
-        q->src->rows(q->src, q->index, begin, end - begin, w, &q->errs[i]))
-        return;
-    for (size_t r = begin; r < end && !q->errs[i].code; r++)
-        check_row(q, q->zeroed + r * q->n_cols, r, &q->errs[i]);
+    if (begin < end)
+        q->src->rows(q->src, q->index, begin, end - begin, w, &q->errs[i]);
 }
 
 static int first_error(const struct rounding *q, unsigned n_threads,
@@ -250,6 +262,16 @@ struct tally {
     uint64_t done, total; /* weights */
 };
 
+/* How many rows the pass from q->row on takes; false behind the last. */
+static bool next_pass(struct rounding *q, unsigned n_threads, uint64_t n_rows)
+{
+    uint64_t left = n_rows - q->row;
+    q->n_rows = n_threads * q->block_rows;
+    if (q->n_rows > left)
+        q->n_rows = (size_t)left;
+    return left > 0;
+}
+
 static int write_tensor(const struct tensor_source *src, size_t index,
                         struct gguf_writer *w, const struct quant_options *o,
                         struct quant_tensor_report *r, struct tally *tally,
@@ -278,22 +300,28 @@ static int write_tensor(const struct tensor_source *src, size_t index,
     q.gptq = m ? &gptq : NULL;
     if (!rc)
         rc = rounding_init(&q, n_threads, r->desc.n_rows, err);
+    for (q.row = 0; !rc && next_pass(&q, n_threads, r->desc.n_rows);
+         q.row += q.n_rows) {
+        pool_run(o->pool, look_at_rows, &q);
+        rc = first_error(&q, n_threads, err);
+        for (size_t i = 0; !rc && i < q.n_rows; i++) {
+            sum_sq += q.rows[i].sq;
+            max = fmax(max, q.rows[i].max);
+        }
+    }
+    double rms = sqrt(sum_sq / ((double)r->desc.n_cols * (double)r->desc.n_rows));
+    q.far = QUANT_OUTLIER * rms;
     if (!rc && r->zeroed)
         rc = zero(&q, o, r->desc.n_rows, err);
-    for (q.row = 0; !rc && q.row < r->desc.n_rows; q.row += q.n_rows) {
-        uint64_t left = r->desc.n_rows - q.row;
-        q.n_rows = n_threads * q.block_rows;
-        if (q.n_rows > left)
-            q.n_rows = (size_t)left;
+    for (q.row = 0; !rc && next_pass(&q, n_threads, r->desc.n_rows);
+         q.row += q.n_rows) {
         pool_run(o->pool, round_rows, &q);
         rc = first_error(&q, n_threads, err);
         for (size_t i = 0; !rc && i < q.n_rows; i++) {
-            sum_sq += q.sum_sq[i];
-            sum_err += q.sum_err[i];
-            r->max_error = fmax(r->max_error, q.max_err[i]);
-            r->zeros += q.zeros[i];
-            r->outliers += q.outliers[i];
-            max = fmax(max, q.max[i]);
+            sum_err += q.rows[i].err_sq;
+            r->max_error = fmax(r->max_error, q.rows[i].max_err);
+            r->zeros += q.rows[i].zeros;
+            r->outliers += q.rows[i].outliers;
         }
         for (unsigned i = 0; i < n_threads && i * q.block_rows < q.n_rows; i++) {
             cost += q.cost[i];
@@ -306,7 +334,6 @@ static int write_tensor(const struct tensor_source *src, size_t index,
             o->progress(o->progress_ctx, r->desc.name, tally->done, tally->total))
             rc = err_set(err, RUNT_E_INTERRUPTED, "interrupted");
     }
-    double rms = sqrt(sum_sq / ((double)r->desc.n_cols * (double)r->desc.n_rows));
     r->peak = rms > 0 ? max / rms : 0;
     r->rel_error = sum_sq > 0 ? sqrt(sum_err / sum_sq) : 0;
     r->output_error = !m ? -1 : whole_cost > 0 ? sqrt(cost / whole_cost) : 0;

@@ -53,7 +53,7 @@ struct quant_tensor_report {
     double output_error;
     bool zeroed;       /* prune's pattern matches it */
     uint64_t zeros;    /* numbers that are 0 now */
-    uint64_t outliers; /* beyond QUANT_OUTLIER times their row's root mean square */
+    uint64_t outliers; /* |w| > QUANT_OUTLIER times the root mean square of w */
     double peak;       /* max |w| / root mean square of w */
     double seconds;
 };

@@ -4,10 +4,13 @@ same bytes on any number of threads and from a kept calibration, and what is ref
 Prints TAP."""
 import json
 import os
+import signal
+import subprocess
 import sys
+import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from tap import ROOT, Skip, case, fails, main, misuse, path, read, runt, test, write
+from tap import ROOT, RUNT, Skip, case, environment, fails, main, misuse, path, read, runt, test, write
 
 TINY = os.path.join(ROOT, "models", "tiny-gpt2")
 HELDOUT = os.path.join(ROOT, "models", "heldout.txt")  # to measure with, never to calibrate
@@ -69,6 +72,57 @@ def the_same_bytes():
     with case("gathered again, 1 thread"):
         runt("quantize", model(), path("y.gguf"), "r4", *TOKENS, "-q", "-t", "1")
         assert read(path("y.gguf")) == want
+
+
+@test
+def interrupted_and_resumed():
+    calib()
+    kept, out = path("k.cal"), path("k.gguf")
+    args = ["quantize", model(), out, "q8_0", "--calib-tokens", "4096", "--save-calib", kept,
+            "-q"]
+    t0 = time.monotonic()
+    runt(*args)
+    whole = time.monotonic() - t0
+    want = read(out), read(kept)
+    for f in (out, kept):
+        os.unlink(f)
+    assert not os.path.exists(kept + ".text")
+    wait, stops, seen = whole / 4, 0, set()
+    while not os.path.exists(out):
+        p = subprocess.Popen([RUNT, *args], env=environment(), stdout=subprocess.PIPE,
+                             stderr=subprocess.PIPE)
+        try:
+            _, said = p.communicate(timeout=wait)
+        except subprocess.TimeoutExpired:
+            p.send_signal(signal.SIGINT)
+            _, said = p.communicate()
+        if p.returncode == 0:
+            break
+        assert p.returncode == 130, (p.returncode, said)
+        stops += 1
+        seen.add("text" if not os.path.exists(kept) else "calibration")
+        assert not os.path.exists(out)
+        assert stops < 100
+        wait += whole / 20
+    with case("stopped %d times, in %s" % (stops, " and ".join(sorted(seen)))):
+        assert stops >= 2 and "text" in seen, (stops, seen)
+    with case("the same calibration, the same file"):
+        assert (read(out), read(kept)) == want
+    with case("nothing is left over"):
+        assert sorted(f for f in os.listdir(path("")) if f.startswith("k.")) == ["k.cal", "k.gguf"]
+    with case("killed, with the text damaged: begun again"):
+        for f in (out, kept):
+            os.unlink(f)
+        p = subprocess.Popen([RUNT, *args], env=environment(), stderr=subprocess.PIPE)
+        time.sleep(whole / 4)
+        p.send_signal(signal.SIGINT)
+        p.communicate()
+        if os.path.exists(kept + ".text"):
+            text = bytearray(read(kept + ".text"))
+            text[len(text) // 2] ^= 1
+            write(kept + ".text", bytes(text))
+        runt(*args)
+        assert (read(out), read(kept)) == want
 
 
 @test
