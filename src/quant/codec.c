@@ -134,11 +134,12 @@ static void fit_scale_min(struct codec_grid g, const float *w, const float *h, s
                           struct codec_grid *out)
 {
     enum { CUTS = 7 };
-    double lo = (double)w[0], hi = lo, least;
+    float min = w[0], max = w[0];
     for (size_t i = 1; i < n; i++) {
-        lo = fmin(lo, (double)w[i]);
-        hi = fmax(hi, (double)w[i]);
+        min = w[i] < min ? w[i] : min;
+        max = w[i] > max ? w[i] : max;
     }
+    double lo = (double)min, hi = (double)max, least;
     *out = with_step(g, 0, (lo + hi) / 2);
     least = error_of(out, w, h, n);
     for (int a = 0; a < CUTS; a++)
