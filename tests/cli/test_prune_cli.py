@@ -73,6 +73,13 @@ def a_share_goes():
             if is_block(t["name"]):
                 assert t["type"] == "Q4_0" and t["zeros"] >= 0.2999 * t["rows"] * t["columns"]
         assert e["kl_mean"] < 0.6 * f["kl_mean"], (e, f)
+    for type in ("q5_0", "q8_0"):
+        with case("rounded to %s" % type):
+            r, _ = pruned("--sparsity", "0.3", "--then", type, *load)
+            for t in r["tensors"]:
+                if is_block(t["name"]):
+                    assert t["type"] == type.upper(), t
+                    assert t["zeros"] >= 0.2999 * t["rows"] * t["columns"], t
     with case("2 of 4"):
         r, e = pruned("--pattern", "2:4", *load)
         _, f = pruned("--pattern", "2:4", "--method", "magnitude")
