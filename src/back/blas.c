@@ -64,10 +64,18 @@ void blas_gemm_tn(const struct blas *b, size_t m, size_t n, size_t k, float alph
 
 void blas_gemm_nn(const struct blas *b, size_t m, size_t n, size_t k, float alpha,
                   const float *a, size_t a_step, const float *x, size_t x_step,
-                  float *c, size_t c_step)
+                  float beta, float *c, size_t c_step)
 {
     b->gemm(ROW_MAJOR, PLAIN, PLAIN, (int)m, (int)n, (int)k, alpha, a, (int)a_step, x,
-            (int)x_step, 1, c, (int)c_step);
+            (int)x_step, beta, c, (int)c_step);
+}
+
+void blas_gemm_nt(const struct blas *b, size_t m, size_t n, size_t k, const float *a,
+                  size_t a_step, const float *x, size_t x_step, float beta, float *c,
+                  size_t c_step)
+{
+    b->gemm(ROW_MAJOR, PLAIN, TRANSPOSED, (int)m, (int)n, (int)k, 1, a, (int)a_step, x,
+            (int)x_step, beta, c, (int)c_step);
 }
 
 /* LAPACK sees columns where we see rows: our lower triangle is its upper one.  So its

@@ -22,10 +22,15 @@ int blas_get(const struct blas **out, struct runt_err *err);
 void blas_gemm_tn(const struct blas *b, size_t m, size_t n, size_t k, float alpha,
                   const float *a, size_t a_step, const float *x, size_t x_step,
                   float beta, float *c, size_t c_step);
-/* c [m][n] += alpha * a b, a [m][k], b [k][n]. */
+/* c [m][n] = c * beta + alpha * a b, a [m][k], b [k][n]. */
 void blas_gemm_nn(const struct blas *b, size_t m, size_t n, size_t k, float alpha,
                   const float *a, size_t a_step, const float *x, size_t x_step,
-                  float *c, size_t c_step);
+                  float beta, float *c, size_t c_step);
+
+/* c [m][n] = c * beta + a b^T, a [m][k], b [n][k]. */
+void blas_gemm_nt(const struct blas *b, size_t m, size_t n, size_t k, const float *a,
+                  size_t a_step, const float *x, size_t x_step, float beta, float *c,
+                  size_t c_step);
 
 /* h [n][n], symmetric and positive definite, its lower triangle read, becomes U, upper
  * triangular, with inverse(h) = U^T U; what lies below the diagonal is left over.

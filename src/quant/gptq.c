@@ -126,7 +126,7 @@ void gptq_round(const struct gptq *g, size_t n_rows, const float *w, float *room
         }
         if (j + m < n)
             blas_gemm_nn(g->blas, n_rows, n - j - m, m, -1, e, COLUMNS,
-                         g->u + j * n + j + m, n, left + j + m, n);
+                         g->u + j * n + j + m, n, 1, left + j + m, n);
     }
 }
 
@@ -134,7 +134,7 @@ double gptq_cost(const struct gptq *g, size_t n_rows, const float *d, float *roo
 {
     double cost = 0;
     memset(room, 0, n_rows * g->n * sizeof *room);
-    blas_gemm_nn(g->blas, n_rows, g->n, g->n, 1, d, g->n, g->h, g->n, room, g->n);
+    blas_gemm_nn(g->blas, n_rows, g->n, g->n, 1, d, g->n, g->h, g->n, 1, room, g->n);
     for (size_t i = 0; i < n_rows * g->n; i++)
         cost += (double)d[i] * (double)room[i];
     return cost;

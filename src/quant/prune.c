@@ -156,7 +156,7 @@ static void walk_rows(void *ctx, unsigned i, unsigned n)
         if (k->end < k->n)
             blas_gemm_nn(k->g->blas, end - begin, k->n - k->end, k->end - k->begin, -1,
                          k->e + begin * k->block, k->block,
-                         k->g->u + k->begin * k->n + k->end, k->n,
+                         k->g->u + k->begin * k->n + k->end, k->n, 1,
                          k->w + begin * k->n + k->end, k->n);
     }
 }

@@ -1,0 +1,90 @@
+/* A GPT-2 that learns: its weights and gradients, what the forward pass keeps, and the
+ * order of the backward pass.
+ *
+ * Weights lie in two runs of floats, first those that are trained, block by block, then
+ * the frozen ones; gradients (and the optimizer's moments, elsewhere) have the first
+ * run's layout.  A matrix is [out][in], as in the model file. */
+#ifndef RUNT_TRAIN_NET_H
+#define RUNT_TRAIN_NET_H
+
+#include "back/grad_ops.h"
+#include "base/mem.h"
+#include "fmt/shape.h"
+#include "fmt/source.h"
+
+struct net_param {
+    struct tensor_desc desc; /* F32, the model file's name */
+    size_t at;               /* of net->w, and of net->g where trained */
+    bool frozen;
+};
+
+struct net_options {
+    const struct gpt2_shape *shape;
+    size_t n_seqs, seq_len; /* of a micro-batch, at most */
+    bool recompute;         /* keep a block's input alone, and run it again */
+    const char *train;      /* which weights: a POSIX extended expression, NULL: all */
+    enum gemm_type type;
+    float dropout;
+    struct pool *pool;
+};
+
+/* What a run needs, in bytes. */
+struct net_memory {
+    size_t weights, narrow, gradients, moments, activations, work;
+    size_t total;
+};
+
+struct net_block_acts { /* what a block keeps, or one set for all when recomputed */
+    float *stat1, *qkv, *attn, *lse, *mid, *stat2, *up;
+};
+
+struct net {
+    struct net_options o;
+    struct gpt2_shape shape;
+    struct grad_cpu cpu;
+    struct tensor_source source; /* the weights; first use: net_source */
+    size_t n_params, n_trained, n_weights;
+    struct net_param *params; /* in the model file's order */
+    struct tensor_desc *descs;
+    float *w, *g; /* [n_weights], [n_trained] */
+    uint16_t *h;  /* [n_weights]: w in bfloat16, or NULL */
+    struct arena arena;
+    float *x;                    /* [n_layer + 1][N][width]: the residual stream */
+    struct net_block_acts *acts; /* [n_layer] */
+    float *norm, *wide, *wide2, *dx, *dnorm; /* scratch [N][width or n_ff or 3 width] */
+    float *stat;                             /* of the last norm */
+    float *logits;                           /* [chunk][n_vocab] */
+    size_t chunk;
+    double *losses; /* [N] */
+};
+
+/* Errors: RUNT_E_INVALID (a pattern that is malformed or matches nothing), RUNT_E_NOMEM
+ * (the line states what was wanted).  Weights are not filled yet. */
+int net_create(const struct net_options *o, struct net **out, struct runt_err *err);
+void net_free(struct net *n); /* NULL is fine */
+int net_plan(const struct net_options *o, struct net_memory *out, struct runt_err *err);
+
+/* Fill the weights from a source of the same shape, by name. */
+int net_load(struct net *n, const struct tensor_source *src, struct runt_err *err);
+/* After n->w changed between from and to: the same in bfloat16 (thread i's part). */
+void net_narrow(struct net *n, unsigned i, size_t from, size_t to);
+
+/* One micro-batch.  Gradients of weight times the sum of its losses are added to
+ * net->g where `learn`; the sum itself, in nats, over targets that are not -1, comes
+ * back.  keys [n_seqs] decide dropout; NULL: none. */
+struct net_batch {
+    const int32_t *inputs, *targets; /* [n_seqs][seq_len] */
+    size_t n_seqs, seq_len;
+    const uint32_t *keys;
+    float weight;
+    bool learn;
+    /* Called by one thread when g[from .. to) is complete; may be NULL. */
+    void (*done)(void *ctx, size_t from, size_t to);
+    void *ctx;
+};
+double net_run(struct net *n, const struct net_batch *b);
+
+/* Multiply-adds times two of a token's forward and backward pass. */
+double net_flops(const struct net *n, size_t seq_len);
+
+#endif

@@ -1,0 +1,354 @@
+/* Owns the order of operations of a micro-batch: forward as in src/model/gpt2.c, then
+ * backward, every thread from top to bottom.  grad_sync stands where a thread reads
+ * what others made, or writes over what others may still read. */
+#include "train/net.h"
+
+#include <stdio.h>
+#include <string.h>
+
+struct run {
+    struct net *n;
+    const struct net_batch *b;
+    size_t rows, width, ff;
+    uint32_t first;  /* the lowest block that the backward pass must reach */
+    bool embeddings; /* are they trained? */
+    double loss;
+};
+
+/* ---- weights by their place in the block ---- */
+
+enum {
+    NORM1,
+    NORM1_BIAS,
+    QKV,
+    QKV_BIAS,
+    OUT,
+    OUT_BIAS,
+    NORM2,
+    NORM2_BIAS,
+    UP,
+    UP_BIAS,
+    DOWN,
+    DOWN_BIAS,
+    BLOCK_PARAMS
+};
+
+static const char *const block_names[BLOCK_PARAMS] = {
+    "attn_norm.weight",   "attn_norm.bias",   "attn_qkv.weight", "attn_qkv.bias",
+    "attn_output.weight", "attn_output.bias", "ffn_norm.weight", "ffn_norm.bias",
+    "ffn_up.weight",      "ffn_up.bias",      "ffn_down.weight", "ffn_down.bias"};
+
+static const struct net_param *find(const struct net *n, const char *name)
+{
+    for (size_t p = 0; p < n->n_params; p++)
+        if (!strcmp(n->params[p].desc.name, name))
+            return &n->params[p];
+    return NULL;
+}
+
+static const struct net_param *block_param(const struct net *n, uint32_t layer,
+                                           int which)
+{
+    char name[TENSOR_NAME_MAX];
+    snprintf(name, sizeof name, "blk.%u.%s", layer, block_names[which]);
+    return find(n, name);
+}
+
+static const float *weight(const struct net *n, const struct net_param *p)
+{
+    return n->w + p->at;
+}
+
+static float *gradient(struct net *n, const struct net_param *p)
+{
+    return p->frozen ? NULL : n->g + p->at;
+}
+
+static struct grad_matrix matrix(const struct net *n, const struct net_param *p)
+{
+    return (struct grad_matrix){n->w + p->at, n->h ? n->h + p->at : NULL,
+                                p->desc.n_cols};
+}
+
+static struct grad_matrix acts(const float *x, size_t n_cols)
+{
+    return (struct grad_matrix){x, NULL, n_cols};
+}
+
+struct block {
+    const struct net_param *p[BLOCK_PARAMS];
+    struct net_block_acts a;
+    float *in, *out; /* of the residual stream */
+    struct grad_drop drop_attn, drop_ff;
+    struct grad_attention attention;
+};
+
+/* Places of dropout: 0 the embeddings; then for every block one behind attention, one
+ * behind the feed-forward layer, and one for each head. */
+static struct grad_drop drop_at(const struct run *r, uint32_t place)
+{
+    const struct net_batch *b = r->b;
+    float share = b->keys ? r->n->o.dropout : 0;
+    return (struct grad_drop){share, b->keys, place, b->seq_len};
+}
+
+static struct block block_at(const struct run *r, uint32_t layer)
+{
+    const struct net *n = r->n;
+    uint32_t place = 1 + layer * (n->shape.n_head + 2);
+    struct block k = {.a = n->acts[layer]};
+    for (int i = 0; i < BLOCK_PARAMS; i++)
+        k.p[i] = block_param(n, layer, i);
+    k.in = n->x + layer * r->rows * r->width;
+    k.out = k.in + r->rows * r->width;
+    k.drop_attn = drop_at(r, place);
+    k.drop_ff = drop_at(r, place + 1);
+    k.attention = (struct grad_attention){r->b->n_seqs, r->b->seq_len, n->shape.n_head,
+                                          r->width, drop_at(r, place + 2)};
+    return k;
+}
+
+/* ---- forward ---- */
+
+static void block_forward(const struct run *r, unsigned i, const struct block *k)
+{
+    struct net *n = r->n;
+    const struct grad_cpu *cpu = &n->cpu;
+    size_t rows = r->rows, width = r->width, ff = r->ff;
+    grad_norm(cpu, i, rows, width, k->in, weight(n, k->p[NORM1]),
+              weight(n, k->p[NORM1_BIAS]), n->shape.eps, n->norm, k->a.stat1);
+    grad_sync(cpu, i);
+    grad_product(cpu, i, GEMM_NT, rows, 3 * width, width, acts(n->norm, width),
+                 matrix(n, k->p[QKV]), false, k->a.qkv,
+                 &(struct grad_then){.bias = weight(n, k->p[QKV_BIAS])});
+    grad_sync(cpu, i);
+    grad_attend(cpu, i, &k->attention, k->a.qkv, k->a.attn, k->a.lse);
+    grad_sync(cpu, i);
+    grad_product(cpu, i, GEMM_NT, rows, width, width, acts(k->a.attn, width),
+                 matrix(n, k->p[OUT]), false, k->a.mid,
+                 &(struct grad_then){.bias = weight(n, k->p[OUT_BIAS]),
+                                     .residual = k->in,
+                                     .drop = &k->drop_attn});
+    grad_sync(cpu, i);
+    grad_norm(cpu, i, rows, width, k->a.mid, weight(n, k->p[NORM2]),
+              weight(n, k->p[NORM2_BIAS]), n->shape.eps, n->norm, k->a.stat2);
+    grad_sync(cpu, i);
+    grad_product(
+        cpu, i, GEMM_NT, rows, ff, width, acts(n->norm, width), matrix(n, k->p[UP]),
+        false, k->a.up,
+        &(struct grad_then){.bias = weight(n, k->p[UP_BIAS]), .gelu = n->wide});
+    grad_sync(cpu, i);
+    grad_product(cpu, i, GEMM_NT, rows, width, ff, acts(n->wide, ff),
+                 matrix(n, k->p[DOWN]), false, k->out,
+                 &(struct grad_then){.bias = weight(n, k->p[DOWN_BIAS]),
+                                     .residual = k->a.mid,
+                                     .drop = &k->drop_ff});
+    grad_sync(cpu, i);
+}
+
+/* The head and the loss, some tokens at a time; n->dnorm gets the gradient of the last
+ * norm's output. */
+static void head(const struct run *r, unsigned i)
+{
+    struct net *n = r->n;
+    const struct grad_cpu *cpu = &n->cpu;
+    const struct net_param *table =
+        find(n, n->shape.tied ? "token_embd.weight" : "output.weight");
+    size_t width = r->width, n_vocab = n->shape.n_vocab;
+    for (size_t from = 0; from < r->rows; from += n->chunk) {
+        size_t rows = r->rows - from < n->chunk ? r->rows - from : n->chunk;
+        const float *x = n->norm + from * width;
+        grad_product(cpu, i, GEMM_NT, rows, n_vocab, width, acts(x, width),
+                     matrix(n, table), false, n->logits, NULL);
+        grad_sync(cpu, i);
+        grad_loss(cpu, i, rows, n_vocab, n->logits, r->b->targets + from, r->b->weight,
+                  n->losses + from);
+        grad_sync(cpu, i);
+        if (!r->b->learn)
+            continue;
+        grad_product(cpu, i, GEMM_NN, rows, width, n_vocab, acts(n->logits, n_vocab),
+                     matrix(n, table), false, n->dnorm + from * width, NULL);
+        if (!table->frozen)
+            grad_product(cpu, i, GEMM_TN, n_vocab, width, rows,
+                         acts(n->logits, n_vocab), acts(x, width), true,
+                         gradient(n, table), NULL);
+        grad_sync(cpu, i);
+    }
+}
+
+/* ---- backward ---- */
+
+/* The weights' and bias's gradients of y = x w^T + bias. */
+static void linear_back(const struct run *r, unsigned i, const struct net_param *w,
+                        const struct net_param *bias, const float *x, const float *dy)
+{
+    struct net *n = r->n;
+    size_t in = w->desc.n_cols, out = w->desc.n_rows;
+    if (!w->frozen)
+        grad_product(&n->cpu, i, GEMM_TN, out, in, r->rows, acts(dy, out), acts(x, in),
+                     true, gradient(n, w), NULL);
+    if (!bias->frozen)
+        grad_sum_rows(&n->cpu, i, r->rows, out, dy, gradient(n, bias));
+}
+
+static void norm_back(const struct run *r, unsigned i, const struct net_param *gain,
+                      const struct net_param *bias, const float *x, const float *stat,
+                      const float *dy)
+{
+    struct net *n = r->n;
+    grad_norm_back(&n->cpu, i, r->rows, r->width, x, weight(n, gain), stat, dy, n->dx,
+                   gradient(n, gain), gradient(n, bias));
+}
+
+/* dx with the zeros of `d`: in n->dnorm, or n->dx itself where there are none. */
+static const float *undropped(const struct run *r, unsigned i,
+                              const struct grad_drop *d)
+{
+    struct net *n = r->n;
+    if (!(d->share > 0))
+        return n->dx;
+    grad_drop_rows(&n->cpu, i, d, r->rows, r->width, n->dx, n->dnorm);
+    grad_sync(&n->cpu, i);
+    return n->dnorm;
+}
+
+static void block_backward(const struct run *r, unsigned i, const struct block *k)
+{
+    struct net *n = r->n;
+    const struct grad_cpu *cpu = &n->cpu;
+    size_t rows = r->rows, width = r->width, ff = r->ff;
+    const float *dy = undropped(r, i, &k->drop_ff);
+    grad_gelu(cpu, i, rows, ff, k->a.up, n->wide);
+    grad_sync(cpu, i);
+    linear_back(r, i, k->p[DOWN], k->p[DOWN_BIAS], n->wide, dy);
+    grad_product(cpu, i, GEMM_NN, rows, ff, width, acts(dy, width),
+                 matrix(n, k->p[DOWN]), false, n->wide2,
+                 &(struct grad_then){.gelu_back = k->a.up});
+    grad_norm_again(cpu, i, rows, width, k->a.mid, weight(n, k->p[NORM2]),
+                    weight(n, k->p[NORM2_BIAS]), k->a.stat2, n->norm);
+    grad_sync(cpu, i);
+    linear_back(r, i, k->p[UP], k->p[UP_BIAS], n->norm, n->wide2);
+    grad_product(cpu, i, GEMM_NN, rows, width, ff, acts(n->wide2, ff),
+                 matrix(n, k->p[UP]), false, n->dnorm, NULL);
+    grad_sync(cpu, i);
+    norm_back(r, i, k->p[NORM2], k->p[NORM2_BIAS], k->a.mid, k->a.stat2, n->dnorm);
+    grad_sync(cpu, i);
+
+    dy = undropped(r, i, &k->drop_attn);
+    linear_back(r, i, k->p[OUT], k->p[OUT_BIAS], k->a.attn, dy);
+    grad_product(cpu, i, GEMM_NN, rows, width, width, acts(dy, width),
+                 matrix(n, k->p[OUT]), false, n->wide, NULL);
+    grad_norm_again(cpu, i, rows, width, k->in, weight(n, k->p[NORM1]),
+                    weight(n, k->p[NORM1_BIAS]), k->a.stat1, n->norm);
+    grad_sync(cpu, i);
+    grad_attend_back(cpu, i, &k->attention, k->a.qkv, k->a.attn, k->a.lse, n->wide,
+                     n->wide2);
+    grad_sync(cpu, i);
+    linear_back(r, i, k->p[QKV], k->p[QKV_BIAS], n->norm, n->wide2);
+    grad_product(cpu, i, GEMM_NN, rows, width, 3 * width, acts(n->wide2, 3 * width),
+                 matrix(n, k->p[QKV]), false, n->dnorm, NULL);
+    grad_sync(cpu, i);
+    norm_back(r, i, k->p[NORM1], k->p[NORM1_BIAS], k->in, k->a.stat1, n->dnorm);
+    grad_sync(cpu, i);
+}
+
+/* Tell that the gradients of a block (n_layer: of all else) are complete. */
+static void tell(const struct run *r, unsigned i, uint32_t layer)
+{
+    const struct net *n = r->n;
+    if (i || !r->b->done)
+        return;
+    size_t from = SIZE_MAX, to = 0;
+    for (size_t p = 0; p < n->n_params; p++) {
+        const struct net_param *q = &n->params[p];
+        unsigned of = n->shape.n_layer;
+        if (sscanf(q->desc.name, "blk.%u.", &of) != 1)
+            of = n->shape.n_layer;
+        if (q->frozen || of != layer)
+            continue;
+        size_t end = q->at + q->desc.n_rows * q->desc.n_cols;
+        from = q->at < from ? q->at : from;
+        to = end > to ? end : to;
+    }
+    if (to)
+        r->b->done(r->b->ctx, from, to);
+}
+
+static void backward(const struct run *r, unsigned i)
+{
+    struct net *n = r->n;
+    const struct grad_cpu *cpu = &n->cpu;
+    size_t begin, end, last = n->shape.n_layer;
+    pool_range(r->rows * r->width, 64, i, cpu->n_threads, &begin, &end);
+    memset(n->dx + begin, 0, (end - begin) * sizeof *n->dx);
+    grad_sync(cpu, i);
+    norm_back(r, i, find(n, "output_norm.weight"), find(n, "output_norm.bias"),
+              n->x + last * r->rows * r->width, n->stat, n->dnorm);
+    grad_sync(cpu, i);
+    for (uint32_t layer = n->shape.n_layer; layer-- > r->first;) {
+        struct block k = block_at(r, layer);
+        if (n->o.recompute && layer + 1 < n->shape.n_layer)
+            block_forward(r, i, &k);
+        block_backward(r, i, &k);
+        tell(r, i, layer);
+    }
+    if (r->embeddings) {
+        struct grad_drop d = drop_at(r, 0);
+        const float *dx = undropped(r, i, &d);
+        grad_embed_back(cpu, i, r->b->n_seqs, r->b->seq_len, r->width, r->b->inputs, dx,
+                        gradient(n, find(n, "token_embd.weight")),
+                        gradient(n, find(n, "position_embd.weight")));
+        grad_sync(cpu, i);
+    }
+    tell(r, i, n->shape.n_layer);
+}
+
+static void run_thread(void *ctx, unsigned i, unsigned n_threads)
+{
+    struct run *r = ctx;
+    struct net *n = r->n;
+    const struct grad_cpu *cpu = &n->cpu;
+    (void)n_threads;
+    grad_embed(cpu, i, r->b->n_seqs, r->b->seq_len, r->width, r->b->inputs,
+               weight(n, find(n, "token_embd.weight")),
+               weight(n, find(n, "position_embd.weight")), n->x);
+    struct grad_drop d = drop_at(r, 0);
+    if (d.share > 0)
+        grad_drop_rows(cpu, i, &d, r->rows, r->width, n->x, n->x);
+    grad_sync(cpu, i);
+    for (uint32_t layer = 0; layer < n->shape.n_layer; layer++) {
+        struct block k = block_at(r, layer);
+        block_forward(r, i, &k);
+    }
+    grad_norm(cpu, i, r->rows, r->width, n->x + n->shape.n_layer * r->rows * r->width,
+              weight(n, find(n, "output_norm.weight")),
+              weight(n, find(n, "output_norm.bias")), n->shape.eps, n->norm, n->stat);
+    grad_sync(cpu, i);
+    head(r, i);
+    if (r->b->learn)
+        backward(r, i);
+}
+
+double net_run(struct net *n, const struct net_batch *b)
+{
+    struct run r = {.n = n,
+                    .b = b,
+                    .rows = b->n_seqs * b->seq_len,
+                    .width = n->shape.n_embd,
+                    .ff = n->shape.n_ff};
+    r.embeddings = !find(n, "token_embd.weight")->frozen ||
+                   !find(n, "position_embd.weight")->frozen;
+    while (!r.embeddings && r.first < n->shape.n_layer) {
+        bool trained = false;
+        for (int k = 0; k < BLOCK_PARAMS; k++)
+            trained |= !block_param(n, r.first, k)->frozen;
+        if (trained)
+            break;
+        r.first++;
+    }
+    pool_run(n->o.pool, run_thread, &r);
+    double sum = 0;
+    for (size_t k = 0; k < r.rows; k++)
+        sum += n->losses[k];
+    return sum;
+}
