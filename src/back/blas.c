@@ -31,6 +31,10 @@ static void find(void *library, const char *name, void *to)
 
 static void look(void)
 {
+#if defined(__x86_64__) /* the least that its kernels take; it does not look itself */
+    if (!__builtin_cpu_supports("sse3"))
+        return;
+#endif
     void *library = dlopen("libopenblas.so.0", RTLD_NOW | RTLD_LOCAL);
     if (!library)
         return;
