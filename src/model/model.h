@@ -50,6 +50,12 @@ struct runt_model {
 int model_read_shape(const struct gguf *g, struct gpt2_shape *out,
                      struct runt_err *err);
 
+/* The same of a checkpoint of a training run (src/train/checkpoint.h), which is no
+ * model: it says so by its architecture. */
+#define MODEL_ARCH_CHECKPOINT "gpt2-checkpoint"
+int model_read_checkpoint_shape(const struct gguf *g, struct gpt2_shape *out,
+                                struct runt_err *err);
+
 /* The vocabulary in a GGUF file.  Strings are borrowed from the file; free with
  * tok_vocab_free. */
 int model_read_vocab(const struct gguf *g, struct tok_vocab *out, struct runt_err *err);

@@ -11,16 +11,15 @@
 #include <stdio.h>
 #include <string.h>
 
-int model_read_shape(const struct gguf *g, struct gpt2_shape *out, struct runt_err *err)
+static bool is_arch(struct gguf_str s, const char *name)
 {
-    struct gguf_str arch;
-    int rc = gguf_get_str(g, "general.architecture", &arch, err);
-    if (rc)
-        return rc;
-    if (arch.len != 4 || memcmp(arch.data, "gpt2", 4))
-        return err_set(err, RUNT_E_UNSUPPORTED,
-                       "%s: architecture is '%.*s'; only gpt2 is supported", g->path,
-                       (int)(arch.len < 40 ? arch.len : 40), arch.data);
+    return s.len == strlen(name) && !memcmp(s.data, name, s.len);
+}
+
+static int read_sizes(const struct gguf *g, struct gpt2_shape *out,
+                      struct runt_err *err)
+{
+    int rc;
     struct gpt2_shape s = {.bos = -1, .eos = -1};
     struct {
         const char *key;
@@ -61,6 +60,35 @@ int model_read_shape(const struct gguf *g, struct gpt2_shape *out, struct runt_e
     s.tied = !gguf_find_tensor(g, "output.weight");
     *out = s;
     return 0;
+}
+
+int model_read_shape(const struct gguf *g, struct gpt2_shape *out, struct runt_err *err)
+{
+    struct gguf_str arch;
+    int rc = gguf_get_str(g, "general.architecture", &arch, err);
+    if (rc)
+        return rc;
+    if (is_arch(arch, MODEL_ARCH_CHECKPOINT))
+        return err_set(
+            err, RUNT_E_UNSUPPORTED,
+            "%s is a checkpoint, which train --resume goes on from; models are "
+            "best.gguf and model.gguf beside it",
+            g->path);
+    if (!is_arch(arch, "gpt2"))
+        return err_set(err, RUNT_E_UNSUPPORTED,
+                       "%s: architecture is '%.*s'; only gpt2 is supported", g->path,
+                       (int)(arch.len < 40 ? arch.len : 40), arch.data);
+    return read_sizes(g, out, err);
+}
+
+int model_read_checkpoint_shape(const struct gguf *g, struct gpt2_shape *out,
+                                struct runt_err *err)
+{
+    struct gguf_str arch;
+    int rc = gguf_get_str(g, "general.architecture", &arch, err);
+    if (!rc && !is_arch(arch, MODEL_ARCH_CHECKPOINT))
+        rc = err_set(err, RUNT_E_FORMAT, "%s is not a checkpoint", g->path);
+    return rc ? rc : read_sizes(g, out, err);
 }
 
 /* ---- the list of tensors ---- */
