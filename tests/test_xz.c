@@ -6,6 +6,7 @@
 #include <cmocka.h>
 
 #include "base/mem.h"
+#include "base/unpack.h"
 #include "base/xz.h"
 
 #include <stdio.h>
@@ -123,7 +124,7 @@ static void files_are_packed_or_not(void **state)
         assert_true(fd >= 0);
         assert_int_equal(write(fd, i ? packed : plain, want), want);
         close(fd);
-        assert_int_equal(xz_read(path, 100, &out, &n, NULL), 0);
+        assert_int_equal(unpack_read(path, 100, &out, &n, NULL), 0);
         unlink(path);
         assert_int_equal(n, N_PLAIN);
         assert_memory_equal(out, plain, N_PLAIN + 1);

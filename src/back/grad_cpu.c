@@ -6,6 +6,7 @@
 #include "base/mem.h"
 
 #include <string.h>
+#include <time.h>
 
 size_t grad_cpu_bytes(unsigned n_threads, enum gemm_type type, size_t seq_len,
                       size_t n_operand)
@@ -174,4 +175,44 @@ void grad_product(const struct grad_cpu *cpu, unsigned i, enum gemm_form form, s
         tile(cpu, i, form, row, m - row < tile_m ? m - row : tile_m, col,
              n - col < tile_n ? n - col : tile_n, n, k, a, b, add, c, then);
     }
+}
+
+/* ---- the peak ---- */
+
+enum { PEAK_SIDE = 512 };
+
+struct peak {
+    const struct grad_cpu *cpu;
+    const float *x;
+    float *out; /* [n_threads][PEAK_SIDE][PEAK_SIDE] */
+};
+
+static void peak_thread(void *ctx, unsigned i, unsigned n)
+{
+    const struct peak *p = ctx;
+    size_t all = (size_t)PEAK_SIDE * PEAK_SIDE;
+    (void)n;
+    gemm_run(p->cpu->threads[i].gemm, p->cpu->type, GEMM_NT, PEAK_SIDE, PEAK_SIDE,
+             PEAK_SIDE, p->x, PEAK_SIDE, p->x, PEAK_SIDE, false, p->out + i * all,
+             PEAK_SIDE);
+}
+
+double grad_cpu_peak(const struct grad_cpu *cpu)
+{
+    size_t all = (size_t)PEAK_SIDE * PEAK_SIDE;
+    float *x = mem_array(all * (cpu->n_threads + 1), sizeof *x);
+    struct peak p = {cpu, x, x ? x + all : NULL};
+    double best = 0;
+    for (int round = 0; x && round < 12; round++) {
+        struct timespec from, to;
+        clock_gettime(CLOCK_MONOTONIC, &from);
+        pool_run(cpu->pool, peak_thread, &p);
+        clock_gettime(CLOCK_MONOTONIC, &to);
+        double s = (double)(to.tv_sec - from.tv_sec) +
+                   1e-9 * (double)(to.tv_nsec - from.tv_nsec);
+        double rate = 2.0 * (double)all * PEAK_SIDE * cpu->n_threads / s;
+        best = rate > best ? rate : best;
+    }
+    mem_free(x);
+    return best;
 }

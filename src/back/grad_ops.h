@@ -40,6 +40,9 @@ int grad_cpu_init(struct grad_cpu *cpu, struct pool *pool, enum gemm_type type,
 void grad_cpu_free(struct grad_cpu *cpu);
 size_t grad_cpu_bytes(unsigned n_threads, enum gemm_type type, size_t seq_len,
                       size_t n_operand);
+/* What the products of all threads together reach, FLOP/s: the best of some tenths of a
+ * second. */
+double grad_cpu_peak(const struct grad_cpu *cpu);
 void grad_sync(const struct grad_cpu *cpu, unsigned i);
 
 /* Which numbers become 0: a hash of the sequence's key, the place in the model and the

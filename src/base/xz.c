@@ -2,7 +2,6 @@
 #include "base/xz.h"
 
 #include "base/err.h"
-#include "base/file.h"
 #include "base/mem.h"
 
 #include <stdint.h>
@@ -117,20 +116,3 @@ int xz_unpack(const char *bytes, size_t n, size_t max, const char *name, char **
 }
 
 #endif
-
-int xz_read(const char *path, size_t max, char **out, size_t *n, struct runt_err *err)
-{
-    char *bytes = NULL;
-    size_t n_bytes = 0;
-    int rc = file_read(path, max, &bytes, &n_bytes, err);
-    if (rc)
-        return rc;
-    if (!xz_is(bytes, n_bytes)) {
-        *out = bytes;
-        *n = n_bytes;
-        return 0;
-    }
-    rc = xz_unpack(bytes, n_bytes, max, path, out, n, err);
-    mem_free(bytes);
-    return rc;
-}

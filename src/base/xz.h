@@ -1,5 +1,5 @@
-/* Texts that may be compressed by xz: the one way in for data files.  Built without
- * liblzma, a compressed file is refused with a line that says so. */
+/* Unpacking .xz (base/unpack.h asks it).  Built without liblzma, a compressed file is
+ * refused with a line that says so. */
 #ifndef RUNT_BASE_XZ_H
 #define RUNT_BASE_XZ_H
 
@@ -17,9 +17,5 @@ bool xz_is(const char *bytes, size_t n);
  * `max`; RUNT_E_UNSUPPORTED: no liblzma here, or a filter that it does not know. */
 int xz_unpack(const char *bytes, size_t n, size_t max, const char *name, char **out,
               size_t *n_out, struct runt_err *err);
-
-/* file_read, then xz_unpack if the file is compressed (whatever its name).  `max` holds
- * for the file and for the text. */
-int xz_read(const char *path, size_t max, char **out, size_t *n, struct runt_err *err);
 
 #endif

@@ -3,7 +3,7 @@
 #include "base/err.h"
 #include "base/mem.h"
 #include "base/pool.h"
-#include "base/xz.h"
+#include "base/unpack.h"
 #include "cli/answer.h"
 #include "cli/cli_session.h"
 #include "cli/convert.h"
@@ -109,7 +109,7 @@ static int evaluate(const struct request *q, struct runt_err *err)
     if (!rc && q->base_name)
         rc = convert_model_load(q->base_name, &base, err);
     if (!rc)
-        rc = xz_read(q->path, MAX_FILE, &text, &n, err);
+        rc = unpack_read(q->path, MAX_FILE, &text, &n, err);
     if (!rc) {
         if (q->task_name)
             rc = on_task(q, m, text, n, t0, err);

@@ -338,6 +338,8 @@ int model_copy_meta(struct gguf_writer *w, const struct gguf *g,
         rc = can_be_compact(g, &v, &rewrite, err);
     for (size_t i = 0; !rc && i < g->n_kv; i++) {
         const struct gguf_kv *kv = &g->kv[i];
+        if (kv->key.len > 6 && !memcmp(kv->key.data, "train.", 6))
+            continue; /* a checkpoint's own (src/train/checkpoint.h) */
         if (!rewrite || !of_vocab(kv, is_compact))
             gguf_set_kv(w, kv);
         else if (!is_done)

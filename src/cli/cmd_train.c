@@ -1,0 +1,136 @@
+/* runt train: from a text and a model (or nothing) to a tuned model. */
+#include "cli/train_view.h"
+#include "cli/train_setup.h"
+#include "cli/verbs.h"
+
+#include "base/err.h"
+#include "base/mem.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+static int run(int argc, char **argv);
+
+const struct cli_verb verb_train = {
+    .name = "train",
+    .summary = "train or fine-tune a model on text",
+    .usage = "train --data FILE --init MODEL --out DIR [options]",
+    .example =
+        "runt train --data quotes.txt --init gpt2.gguf --out tuned --steps 500\n"
+        "runt train --data quotes.txt:2 --data books.txt.xz:1 --init gpt2 "
+        "--tokenizer models/tiny-gpt2 --layers 4 --heads 4 --embd 256 --out fresh\n"
+        "runt train --resume --out tuned",
+    .run = run,
+};
+
+static void print_memory(const struct net_memory *m)
+{
+    const struct {
+        const char *what;
+        size_t bytes;
+    } rows[] = {
+        {"weights", m->weights},         {"weights in bf16", m->narrow},
+        {"gradients", m->gradients},     {"moments", m->moments},
+        {"activations", m->activations}, {"work space", m->work},
+        {"together", m->total},
+    };
+    char buf[32];
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        printf("%-16s %12s\n", rows[i].what, cli_bytes(rows[i].bytes, buf));
+}
+
+static void print_data(const struct data_stats *s)
+{
+    char buf[32];
+    printf(
+        "data: %zu documents, %zu tokens from %s of text%s; %zu documents (%zu tokens) "
+        "held out\n",
+        (size_t)s->documents, (size_t)s->tokens, cli_bytes(s->text_bytes, buf),
+        s->cached ? " (cached)" : "", (size_t)s->val_documents, (size_t)s->val_tokens);
+    if (s->long_documents)
+        printf("data: %zu documents are longer than the context: they lie in several "
+               "windows\n",
+               (size_t)s->long_documents);
+}
+
+static void print_end(const struct train_setup *s, const struct trainer *t,
+                      double seconds)
+{
+    char buf[32];
+    printf("%s/model.gguf: %llu steps in %s\n", s->out,
+           (unsigned long long)trainer_done(t), train_view_time(seconds, buf));
+}
+
+/* Begin or go on, then train. */
+static int train(const struct cli_verb *v, struct train_setup *s, struct runt_err *err)
+{
+    struct trainer_options o;
+    struct trainer *t = NULL;
+    struct net_memory memory;
+    struct train_view view = {.quiet = s->quiet,
+                              .line_every =
+                                  s->steps >= 20 ? (uint64_t)s->steps / 20 : 1,
+                              .sample_every = (uint64_t)s->sample_every,
+                              .prompt = s->prompt,
+                              .folder = s->out,
+                              .begin = cli_seconds()};
+    int rc = train_setup_options(s, &o, err);
+    if (rc)
+        return rc;
+    o.watch = train_view_step;
+    o.ctx = &view;
+    if (s->memory) {
+        rc = net_plan(&o.net, &memory, err);
+        if (!rc)
+            print_memory(&memory);
+        return rc;
+    }
+    if (!s->quiet)
+        print_data(data_get_stats(s->data));
+    rc = s->checkpoint ? trainer_resume(&o, s->checkpoint, &t, err)
+                       : trainer_begin(&o, s->source, &t, err);
+    if (rc)
+        return rc;
+    const struct net *n = trainer_net(t);
+    view.trainer = t;
+    view.first = trainer_done(t);
+    if (!s->quiet) {
+        view.peak = grad_cpu_peak(&n->cpu);
+        view.flops = net_flops(n, o.net.seq_len);
+        printf(
+            "training %zu of %zu numbers in %s (%s), %.0f GFLOP/s at most; a step is "
+            "%llu x %zu tokens\n",
+            n->n_trained, n->n_weights, n->cpu.type == GEMM_BF16 ? "bf16" : "float32",
+            gemm_name(n->cpu.gemm), view.peak / 1e9,
+            (unsigned long long)(o.accumulate * o.net.n_seqs), o.net.seq_len);
+        if (s->checkpoint)
+            printf("going on from %s\n", s->checkpoint->path);
+        fflush(stdout);
+    }
+    view.begin = cli_seconds();
+    rc = trainer_run(t, err);
+    train_view_done(&view);
+    if (!rc && !s->quiet)
+        print_end(s, t, cli_seconds() - view.begin);
+    trainer_free(t);
+    (void)v;
+    return rc;
+}
+
+static int run(int argc, char **argv)
+{
+    const struct cli_verb *v = &verb_train;
+    struct runt_err err = {0};
+    struct train_setup s;
+    int rc = train_setup_parse(v, argc, argv, &s);
+    if (rc)
+        return rc == CLI_HELP ? EXIT_OK : rc;
+    cli_catch_interrupt();
+    rc = train_setup_open(&s, &err);
+    if (!rc)
+        rc = train(v, &s, &err);
+    rc = rc ? cli_fail(v, &err) : EXIT_OK;
+    train_setup_free(&s);
+    return rc;
+}

@@ -1,0 +1,547 @@
+/* Owns what `runt train` is told and what it opens for that. */
+#include "cli/train_setup.h"
+
+#include "base/err.h"
+#include "base/file.h"
+#include "cli/convert.h"
+#include "model/model_vocab.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <unistd.h>
+
+/* ---- options ---- */
+
+static void defaults(struct train_setup *s)
+{
+    *s = (struct train_setup){
+        .field = "text",
+        .schedule = "cosine",
+        .precision = "auto",
+        .prompt = "Once",
+        .steps = 1000,
+        .batch = 8,
+        .accumulate = 1,
+        .warmup = -1,
+        .save_every = 100,
+        .keep = 2,
+        .eval_every = 100,
+        .eval_tokens = 16384,
+        .lr = 3e-4,
+        .min_lr = -1,
+        .weight_decay = 0.1,
+        .beta1 = 0.9,
+        .beta2 = 0.95,
+        .clip = 1,
+        .val_share = 0.05,
+    };
+}
+
+/* The table, with s's members as the values; free with mem_free. */
+static struct cli_option *table(struct train_setup *s)
+{
+    const struct cli_option options[] = {
+        {"--data", NULL, CLI_LIST, &s->data_files, "FILE[:WEIGHT]",
+         "text or .jsonl, may be .xz, .zst or .gz; again for more, weights give their "
+         "shares",
+         0, 0},
+        {"--val", NULL, CLI_LIST, &s->val_files, "FILE",
+         "validation data, instead of a share of the documents", 0, 0},
+        {"--val-share", NULL, CLI_REAL, &s->val_share, "X", "documents held out", 0,
+         0.9},
+        {"--field", NULL, CLI_STR, &s->field, "NAME", "member of a .jsonl line", 0, 0},
+        {"--init", NULL, CLI_STR, &s->init, "MODEL",
+         "where to begin: a model file, a checkpoint folder, ORG/NAME; or gpt2: from "
+         "scratch",
+         0, 0},
+        {"--out", NULL, CLI_STR, &s->out, "DIR", "folder of the run", 0, 0},
+        {"--resume", NULL, CLI_FLAG, &s->resume, NULL,
+         "go on from the last checkpoint in --out, with its options", 0, 0},
+        {"--steps", NULL, CLI_INT, &s->steps, "N", "updates in all", 1, 1e9},
+        {"--batch", NULL, CLI_INT, &s->batch, "N", "sequences at a time", 1, 65536},
+        {"--accumulate", NULL, CLI_INT, &s->accumulate, "N", "batches a step", 1,
+         65536},
+        {"--context", NULL, CLI_INT, &s->context, "N",
+         "tokens a sequence, 0: the model's (from scratch 256)", 0, 1 << 20},
+        {"--lr", NULL, CLI_REAL, &s->lr, "X", "learning rate", 0, 1e3},
+        {"--min-lr", NULL, CLI_REAL, &s->min_lr, "X", "at the end, -1: a tenth of --lr",
+         -1, 1e3},
+        {"--warmup", NULL, CLI_INT, &s->warmup, "N",
+         "steps up to --lr, -1: a tenth of all, at most 100", -1, 1e9},
+        {"--schedule", NULL, CLI_STR, &s->schedule, "NAME",
+         "cosine, linear or constant", 0, 0},
+        {"--weight-decay", NULL, CLI_REAL, &s->weight_decay, "X", "of matrices", 0, 10},
+        {"--beta1", NULL, CLI_REAL, &s->beta1, "X", "of AdamW", 0, 0.9999999},
+        {"--beta2", NULL, CLI_REAL, &s->beta2, "X", "of AdamW", 0, 0.9999999},
+        {"--clip", NULL, CLI_REAL, &s->clip, "X",
+         "largest norm of the gradient, 0: any", 0, 1e9},
+        {"--dropout", NULL, CLI_REAL, &s->dropout, "X", "share of numbers dropped", 0,
+         0.9},
+        {"--train", NULL, CLI_STR, &s->train, "REGEX",
+         "only the weights whose names match; the others are frozen", 0, 0},
+        {"--layers", NULL, CLI_INT, &s->layers, "N", "from scratch: blocks", 0, 1024},
+        {"--heads", NULL, CLI_INT, &s->heads, "N", "from scratch: heads", 0, 65536},
+        {"--embd", NULL, CLI_INT, &s->embd, "N", "from scratch: width", 0, 65536},
+        {"--ff", NULL, CLI_INT, &s->ff, "N",
+         "from scratch: feed-forward width, 0: 4 x "
+         "width",
+         0, 1 << 20},
+        {"--tokenizer", NULL, CLI_STR, &s->tokenizer, "DIR",
+         "from scratch: vocab.json and merges.txt, or a model file", 0, 0},
+        {"--seed", "-s", CLI_INT, &s->seed, "N", "of weights, order and dropout", 0,
+         9e18},
+        {"--precision", NULL, CLI_STR, &s->precision, "NAME",
+         "of products: f32, bf16, or auto: bf16 where the processor has it", 0, 0},
+        {"--recompute", NULL, CLI_FLAG, &s->recompute, NULL,
+         "keep less and compute it twice: a quarter slower, far less memory", 0, 0},
+        {"--save-every", NULL, CLI_INT, &s->save_every, "N",
+         "steps between checkpoints, 0: at the end only", 0, 1e9},
+        {"--keep", NULL, CLI_INT, &s->keep, "N", "checkpoints that stay", 1, 1e6},
+        {"--eval-every", NULL, CLI_INT, &s->eval_every, "N",
+         "steps between validations, 0: none", 0, 1e9},
+        {"--eval-tokens", NULL, CLI_INT, &s->eval_tokens, "N", "tokens of a validation",
+         1, 1e12},
+        {"--sample-every", NULL, CLI_INT, &s->sample_every, "N",
+         "steps between samples, 0: none", 0, 1e9},
+        {"--sample-prompt", NULL, CLI_STR, &s->prompt, "TEXT", "how a sample begins", 0,
+         0},
+        {"--log", NULL, CLI_STR, &s->log, "FILE", "instead of DIR/log.jsonl", 0, 0},
+        {"--memory", NULL, CLI_FLAG, &s->memory, NULL,
+         "print what memory the run needs, and stop", 0, 0},
+        {"--quiet", "-q", CLI_FLAG, &s->quiet, NULL, "no output but errors", 0, 0},
+        {"--threads", "-t", CLI_INT, &s->threads, "N", "threads, 0: one for each core",
+         0, POOL_MAX_THREADS},
+        {0},
+    };
+    struct cli_option *out = mem_alloc(sizeof options);
+    if (out)
+        memcpy(out, options, sizeof options);
+    return out;
+}
+
+/* ---- arguments that stay with a run ---- */
+
+/* Options that belong to one call: how many words they are, 0 for others. */
+static int of_this_call(const char *arg, bool data_again)
+{
+    static const char *const with_value[] = {"--threads", "-t"};
+    static const char *const flags[] = {"--resume", "--memory", "--quiet", "-q"};
+    for (size_t i = 0; i < sizeof flags / sizeof *flags; i++)
+        if (!strcmp(arg, flags[i]))
+            return 1;
+    for (size_t i = 0; i < sizeof with_value / sizeof *with_value; i++)
+        if (!strcmp(arg, with_value[i]))
+            return 2;
+    if (!strncmp(arg, "--threads=", 10))
+        return 1;
+    if (data_again && (!strcmp(arg, "--data") || !strcmp(arg, "--val")))
+        return 2;
+    if (data_again && (!strncmp(arg, "--data=", 7) || !strncmp(arg, "--val=", 6)))
+        return 1;
+    return 0;
+}
+
+static bool keep(struct train_setup *s, const char *arg, size_t n)
+{
+    char **more = mem_resize(s->kept, s->n_kept + 1, sizeof *more);
+    if (!more)
+        return false;
+    s->kept = more;
+    s->kept[s->n_kept] = mem_strndup(arg, n);
+    return s->kept[s->n_kept] && ++s->n_kept;
+}
+
+static bool keep_all(struct train_setup *s, int argc, char **argv)
+{
+    for (int i = 1, skip; i < argc; i += skip ? skip : 1) {
+        skip = of_this_call(argv[i], false);
+        if (!skip && !keep(s, argv[i], strlen(argv[i])))
+            return false;
+    }
+    return true;
+}
+
+/* The newest checkpoint that is whole in its outer form. */
+static int newest(const char *folder, struct gguf **out, struct runt_err *err)
+{
+    uint64_t *steps = NULL;
+    size_t n;
+    int rc = checkpoint_list(folder, &steps, &n, err);
+    if (rc || !n) {
+        mem_free(steps);
+        return rc;
+    }
+    char *path = checkpoint_path(folder, steps[n - 1]);
+    rc = path ? gguf_open(path, out, err) : err_nomem(err, "a path");
+    mem_free(path);
+    mem_free(steps);
+    return rc;
+}
+
+/* argv of the run as it began, then this call's. */
+static int merge(const struct cli_verb *v, struct train_setup *s, int argc, char **argv,
+                 char ***out, int *n_out, struct runt_err *err)
+{
+    struct checkpoint_state state;
+    struct gguf_str *old = NULL;
+    size_t n = 0, count = 1;
+    bool data_again = s->data_files.n > 0;
+    (void)v;
+    int rc = checkpoint_read_state(s->checkpoint, &state, &old, &n, err);
+    if (rc)
+        return rc;
+    for (size_t i = 0; i < n && !rc; i++)
+        if (!keep(s, old[i].data, old[i].len))
+            rc = err_nomem(err, "arguments");
+    char **all = mem_array(n + (size_t)argc + 1, sizeof *all);
+    if (!all && !rc)
+        rc = err_nomem(err, "arguments");
+    if (!rc) {
+        all[0] = argv[0];
+        for (size_t i = 0, skip; i < s->n_kept; i += skip ? skip : 1) {
+            skip = (size_t)of_this_call(s->kept[i], data_again);
+            if (!skip)
+                all[count++] = s->kept[i];
+        }
+        for (int i = 1; i < argc; i++)
+            all[count++] = argv[i];
+        *out = all;
+        *n_out = (int)count;
+    } else
+        mem_free(all);
+    mem_free(old);
+    return rc;
+}
+
+static int parse(const struct cli_verb *v, int argc, char **argv, struct train_setup *s)
+{
+    s->options = table(s);
+    if (!s->options)
+        return cli_misuse(v, "out of memory");
+    return cli_parse(v, s->options, argc, argv, 0, 0, &s->args);
+}
+
+static void forget(struct train_setup *s)
+{
+    if (s->options)
+        cli_free(s->options, &s->args);
+    mem_free(s->options);
+    s->options = NULL;
+}
+
+/* What no file needs to be opened for. */
+static int check(const struct cli_verb *v, const struct train_setup *s)
+{
+    const char *const schedules[] = {"cosine", "linear", "constant"};
+    bool known = false;
+    for (int i = 0; i < 3; i++)
+        known |= !strcmp(s->schedule, schedules[i]);
+    if (!s->out)
+        return cli_misuse(v, "where to? name the folder of the run with --out");
+    if (!s->data_files.n)
+        return cli_misuse(v, "on what? name a text with --data");
+    if (s->data_files.n > TRAIN_MAX_SOURCES || s->val_files.n > TRAIN_MAX_SOURCES)
+        return cli_misuse(v, "at most %d files of data", TRAIN_MAX_SOURCES);
+    if (!s->init && !s->checkpoint)
+        return cli_misuse(
+            v, "from what? --init names a model, or gpt2 for random weights");
+    if (!known)
+        return cli_misuse(v, "unknown schedule '%s'; cosine, linear or constant",
+                          s->schedule);
+    if (strcmp(s->precision, "auto") && strcmp(s->precision, "f32") &&
+        strcmp(s->precision, "bf16"))
+        return cli_misuse(v, "unknown precision '%s'; auto, f32 or bf16", s->precision);
+    bool scratch = s->init && !strcmp(s->init, "gpt2");
+    if (!scratch && (s->layers || s->heads || s->embd || s->ff || s->tokenizer))
+        return cli_misuse(v, "--layers, --heads, --embd, --ff and --tokenizer are for "
+                             "--init gpt2; a model has its own");
+    if (scratch && !s->checkpoint &&
+        (!s->layers || !s->heads || !s->embd || !s->tokenizer))
+        return cli_misuse(v, "from scratch needs --layers, --heads, --embd and "
+                             "--tokenizer");
+    if (scratch && s->heads && s->embd % s->heads)
+        return cli_misuse(v, "a width of %lld is not a multiple of %lld heads",
+                          (long long)s->embd, (long long)s->heads);
+    return 0;
+}
+
+int train_setup_parse(const struct cli_verb *v, int argc, char **argv,
+                      struct train_setup *s)
+{
+    struct runt_err err = {0};
+    char **all = NULL;
+    int n;
+    defaults(s);
+    int rc = parse(v, argc, argv, s);
+    if (rc)
+        goto out;
+    if (s->resume && s->out) {
+        struct gguf *g = NULL;
+        rc = newest(s->out, &g, &err);
+        s->checkpoint = g;
+        if (!rc && g)
+            rc = merge(v, s, argc, argv, &all, &n, &err);
+        if (rc) {
+            rc = cli_fail(v, &err);
+            goto out;
+        }
+        if (!g && !s->quiet)
+            fprintf(stderr, "%s holds no checkpoint yet: the run begins\n", s->out);
+    }
+    if (all) { /* once more, from the beginning of the run */
+        struct train_setup again;
+        defaults(&again);
+        again.checkpoint = s->checkpoint;
+        again.kept = s->kept;
+        again.n_kept = s->n_kept;
+        forget(s);
+        *s = again;
+        rc = parse(v, n, all, s);
+    } else if (!keep_all(s, argc, argv)) {
+        err_nomem(&err, "arguments");
+        rc = cli_fail(v, &err);
+    }
+    if (!rc)
+        rc = check(v, s);
+out:
+    mem_free(all);
+    if (rc)
+        train_setup_free(s);
+    return rc;
+}
+
+/* ---- opening ---- */
+
+/* FILE or FILE:WEIGHT.  The file is taken as it is named when there is one. */
+static int split_weight(const char *item, struct data_source *out, struct runt_err *err)
+{
+    const char *colon = strrchr(item, ':');
+    char *end;
+    *out = (struct data_source){.path = item};
+    if (!colon || colon == item || file_exists(item))
+        return 0;
+    double w = strtod(colon + 1, &end);
+    if (end == colon + 1 || *end)
+        return 0; /* part of a name */
+    if (!(w > 0) || !isfinite(w))
+        return err_set(err, RUNT_E_INVALID, "--data %s: a weight is above 0", item);
+    out->path = mem_strndup(item, (size_t)(colon - item));
+    out->weight = w;
+    return out->path ? 0 : err_nomem(err, "a path");
+}
+
+static int read_vocab(struct train_setup *s, struct runt_err *err)
+{
+    struct gguf *g = NULL;
+    int rc = file_is_dir(s->tokenizer) ? tok_vocab_load(s->tokenizer, &s->vocab, err)
+                                       : gguf_open(s->tokenizer, &g, err);
+    if (g) { /* its strings are borrowed, so it stays open */
+        s->model = g;
+        rc = model_read_vocab(g, &s->vocab, err);
+        if (!rc)
+            rc = tok_vocab_spell_merges(&s->vocab, err);
+    }
+    return rc;
+}
+
+static int from_scratch(struct train_setup *s, struct runt_err *err)
+{
+    int rc = read_vocab(s, err);
+    if (rc)
+        return rc;
+    s->shape = (struct gpt2_shape){
+        .n_vocab = (uint32_t)s->vocab.n_tokens,
+        .n_ctx = s->context ? (uint32_t)s->context : 256,
+        .n_embd = (uint32_t)s->embd,
+        .n_head = (uint32_t)s->heads,
+        .n_layer = (uint32_t)s->layers,
+        .n_ff = (uint32_t)(s->ff ? s->ff : 4 * s->embd),
+        .eps = 1e-5f,
+        .bos = s->vocab.bos,
+        .eos = s->vocab.eos,
+        .tied = true,
+    };
+    rc = model_random_open(&s->shape, (uint64_t)s->seed, &s->random, err);
+    if (!rc)
+        s->source = model_random_source(s->random);
+    return rc;
+}
+
+/* A folder is imported into a file that nobody sees. */
+static int open_model(struct train_setup *s, struct runt_err *err)
+{
+    char *path = NULL;
+    int rc;
+    if (file_is_dir(s->init)) {
+        struct quant_options o = {.pool = s->pool};
+        struct quant_report report = {0};
+        rc = file_make_dirs(s->out, err);
+        path = mem_printf("%s/.init.gguf", s->out);
+        if (!rc && !path)
+            rc = err_nomem(err, "a path");
+        const char *name = strrchr(s->init, '/');
+        if (!rc)
+            rc = convert_folder(s->init, name && name[1] ? name + 1 : s->init, path, &o,
+                                NULL, &report, err);
+        quant_report_free(&report);
+        if (!rc)
+            rc = gguf_open(path, &s->model, err);
+        if (path)
+            unlink(path);
+    } else {
+        rc = convert_model_path(s->init, &path, err);
+        if (!rc)
+            rc = gguf_open(path, &s->model, err);
+    }
+    mem_free(path);
+    if (!rc)
+        rc = model_read_shape(s->model, &s->shape, err);
+    if (!rc)
+        s->source = &s->model->source;
+    return rc;
+}
+
+static int open_tokenizer(struct train_setup *s, struct runt_err *err)
+{
+    const struct gguf *g = s->checkpoint ? s->checkpoint : s->model;
+    struct tok_vocab v = {0};
+    if (s->random)
+        return tok_create(&s->vocab, s->tokenizer, &s->tok, err);
+    int rc = model_read_vocab(g, &v, err);
+    if (!rc)
+        rc = tok_create(&v, g->path, &s->tok, err);
+    tok_vocab_free(&v);
+    if (!rc && tok_n_tokens(s->tok) != s->shape.n_vocab)
+        rc = err_set(err, RUNT_E_FORMAT, "%s: %zu tokens for %u embedding rows",
+                     g->path, tok_n_tokens(s->tok), s->shape.n_vocab);
+    return rc;
+}
+
+static int open_data(struct train_setup *s, struct runt_err *err)
+{
+    struct data_options o = {
+        .sources = s->sources,
+        .n_sources = s->data_files.n,
+        .val_sources = s->val_sources,
+        .n_val_sources = s->val_files.n,
+        .field = s->field,
+        .val_share = s->val_share,
+        .tok = s->tok,
+        .context = s->context ? (size_t)s->context : s->shape.n_ctx,
+        .seed = (uint64_t)s->seed,
+        .progress = cli_progress,
+    };
+    int rc = 0;
+    for (size_t i = 0; i < s->data_files.n && !rc; i++)
+        rc = split_weight(s->data_files.items[i], &s->sources[i], err);
+    for (size_t i = 0; i < s->val_files.n; i++)
+        s->val_sources[i] = (struct data_source){.path = s->val_files.items[i]};
+    if (!rc)
+        rc = data_open(&o, &s->data, err);
+    cli_progress_done();
+    return rc;
+}
+
+int train_setup_open(struct train_setup *s, struct runt_err *err)
+{
+    int rc = pool_create((unsigned)s->threads, &s->pool, err);
+    if (rc)
+        return rc;
+    if (s->checkpoint)
+        rc = model_read_checkpoint_shape(s->checkpoint, &s->shape, err);
+    else if (!strcmp(s->init, "gpt2"))
+        rc = from_scratch(s, err);
+    else
+        rc = open_model(s, err);
+    if (!rc && s->context > (int64_t)s->shape.n_ctx)
+        rc = err_set(err, RUNT_E_INVALID,
+                     "--context %" PRId64 " is beyond the model's %u", s->context,
+                     s->shape.n_ctx);
+    if (!rc)
+        rc = open_tokenizer(s, err);
+    return rc ? rc : open_data(s, err);
+}
+
+/* ---- what the trainer wants ---- */
+
+/* The metadata of a model file: the model's own, or made. */
+static int write_meta(void *ctx, struct gguf_writer *w, struct runt_err *err)
+{
+    const struct train_setup *s = ctx;
+    if (s->random)
+        return model_write_meta_for(w, &s->shape, &s->vocab, "runt", NULL, err);
+    const struct gguf *g = s->checkpoint ? s->checkpoint : s->model;
+    int rc = model_copy_meta(w, g, NULL, err);
+    gguf_set_str(w, "general.architecture", "gpt2", 4);
+    return rc;
+}
+
+int train_setup_options(struct train_setup *s, struct trainer_options *out,
+                        struct runt_err *err)
+{
+    struct gemm *gemm = NULL;
+    int rc = gemm_open(&gemm, err);
+    if (rc)
+        return rc;
+    bool bf16 = strcmp(s->precision, "auto") ? !strcmp(s->precision, "bf16")
+                                             : gemm_has_bf16(gemm);
+    gemm_close(gemm);
+    int64_t warmup = s->steps / 10 < 100 ? s->steps / 10 : 100;
+    *out = (struct trainer_options){
+        .net = {.shape = &s->shape,
+                .n_seqs = (size_t)s->batch,
+                .seq_len = s->context ? (size_t)s->context : s->shape.n_ctx,
+                .recompute = s->recompute,
+                .train = s->train,
+                .type = bf16 ? GEMM_BF16 : GEMM_F32,
+                .dropout = (float)s->dropout,
+                .pool = s->pool},
+        .optim = {.lr = s->lr,
+                  .min_lr = s->min_lr < 0 ? s->lr / 10 : s->min_lr,
+                  .warmup = (uint64_t)(s->warmup < 0 ? warmup : s->warmup),
+                  .steps = (uint64_t)s->steps,
+                  .schedule = *s->schedule == 'l'     ? OPTIM_LINEAR
+                              : s->schedule[2] == 's' ? OPTIM_COSINE
+                                                      : OPTIM_CONSTANT,
+                  .weight_decay = s->weight_decay,
+                  .beta1 = s->beta1,
+                  .beta2 = s->beta2,
+                  .eps = 1e-8,
+                  .clip = s->clip},
+        .accumulate = (uint64_t)s->accumulate,
+        .seed = (uint64_t)s->seed,
+        .save_every = (uint64_t)s->save_every,
+        .keep = (uint64_t)s->keep,
+        .eval_every = (uint64_t)s->eval_every,
+        .eval_tokens = (uint64_t)s->eval_tokens,
+        .data = s->data,
+        .folder = s->out,
+        .log = s->log,
+        .meta = {write_meta, s},
+        .args = (const char *const *)s->kept,
+        .n_args = s->n_kept,
+    };
+    return 0;
+}
+
+void train_setup_free(struct train_setup *s)
+{
+    data_close(s->data);
+    for (size_t i = 0; i < TRAIN_MAX_SOURCES; i++)
+        if (s->sources[i].weight > 0)
+            mem_free((char *)s->sources[i].path);
+    for (size_t i = 0; i < s->n_kept; i++)
+        mem_free(s->kept[i]);
+    mem_free(s->kept);
+    tok_destroy(s->tok);
+    tok_vocab_free(&s->vocab);
+    model_random_close(s->random);
+    gguf_close(s->model);
+    gguf_close(s->checkpoint);
+    pool_destroy(s->pool);
+    forget(s);
+    *s = (struct train_setup){0};
+}

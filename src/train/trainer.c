@@ -1,0 +1,458 @@
+/* Owns a run: the loop over steps, validation, when to save and when to stop. */
+#include "train/trainer.h"
+
+#include "base/err.h"
+#include "base/file.h"
+#include "base/fold.h"
+#include "train/train_log.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+struct trainer {
+    struct trainer_options o;
+    struct net *net;
+    struct optim *optim;
+    struct train_log *log;
+    struct checkpoint_state state;
+    int32_t *inputs, *targets; /* [accumulate * n_seqs][seq_len] */
+    uint32_t *keys;            /* [n_seqs] */
+};
+
+enum { SMOOTH_STEPS = 20 };
+
+/* ---- memory ---- */
+
+/* What the system could give without swapping; SIZE_MAX where it does not say. */
+static size_t available(void)
+{
+    FILE *f = fopen("/proc/meminfo", "r");
+    unsigned long long kib;
+    char line[128];
+    size_t bytes = SIZE_MAX;
+    while (f && fgets(line, sizeof line, f))
+        if (sscanf(line, "MemAvailable: %llu kB", &kib) == 1)
+            bytes = (size_t)kib * 1024;
+    if (f)
+        fclose(f);
+    return bytes;
+}
+
+static int enough_memory(const struct trainer_options *o, struct runt_err *err)
+{
+    struct net_memory m;
+    size_t have = available();
+    int rc = net_plan(&o->net, &m, err);
+    if (rc || m.total <= have)
+        return rc;
+    return err_set(err, RUNT_E_NOMEM,
+                   "a batch of %zu x %zu tokens needs %zu MB of memory, and %zu MB are "
+                   "there; --memory shows what for, --recompute or a smaller --batch "
+                   "with --accumulate need less",
+                   o->net.n_seqs, o->net.seq_len, m.total / 1000000 + 1,
+                   have / 1000000);
+}
+
+/* ---- beginning ---- */
+
+static uint64_t samples_a_step(const struct trainer_options *o)
+{
+    return o->accumulate * o->net.n_seqs;
+}
+
+/* What must stay as it was for a run to be one run. */
+static uint64_t fingerprint(const struct trainer_options *o)
+{
+    const struct gpt2_shape *s = o->net.shape;
+    uint64_t x[] = {s->n_vocab,    s->n_ctx, s->n_embd,     s->n_head,
+                    s->n_layer,    s->n_ff,  o->net.n_seqs, o->net.seq_len,
+                    o->accumulate, o->seed,  o->net.type,   data_fingerprint(o->data),
+                    o->optim.steps};
+    double d[] = {(double)o->net.dropout, o->optim.lr,    o->optim.min_lr,
+                  o->optim.weight_decay,  o->optim.beta1, o->optim.beta2,
+                  o->optim.clip};
+    uint64_t h = fold(fold(1, x, sizeof x), d, sizeof d);
+    h = fold(h, &o->optim.warmup, sizeof o->optim.warmup);
+    h = fold(h, &o->optim.schedule, sizeof o->optim.schedule);
+    return o->net.train ? fold(h, o->net.train, strlen(o->net.train)) : h;
+}
+
+static int check(const struct trainer_options *o, struct runt_err *err)
+{
+    if (o->net.seq_len > o->net.shape->n_ctx)
+        return err_set(err, RUNT_E_INVALID,
+                       "a context of %zu tokens is beyond the model's %u",
+                       o->net.seq_len, o->net.shape->n_ctx);
+    return enough_memory(o, err);
+}
+
+static int create(const struct trainer_options *o, struct trainer **out,
+                  struct runt_err *err)
+{
+    int rc = check(o, err);
+    if (rc)
+        return rc;
+    struct trainer *t = mem_zalloc(sizeof *t);
+    if (!t)
+        return err_nomem(err, "a training run");
+    t->o = *o;
+    t->state = (struct checkpoint_state){.seed = o->seed,
+                                         .run = fingerprint(o),
+                                         .smooth = (double)NAN,
+                                         .best = (double)INFINITY};
+    size_t n = samples_a_step(o) * o->net.seq_len;
+    size_t val = o->net.n_seqs * o->net.seq_len;
+    n = n > val ? n : val;
+    t->inputs = mem_array(n, sizeof *t->inputs);
+    t->targets = mem_array(n, sizeof *t->targets);
+    t->keys = mem_array(o->net.n_seqs, sizeof *t->keys);
+    if (!t->inputs || !t->targets || !t->keys)
+        rc = err_nomem(err, "a step's tokens");
+    if (!rc)
+        rc = net_create(&o->net, &t->net, err);
+    if (!rc)
+        rc = optim_create(&o->optim, t->net, &t->optim, err);
+    if (rc)
+        trainer_free(t);
+    else
+        *out = t;
+    return rc;
+}
+
+static int open_log(struct trainer *t, struct runt_err *err)
+{
+    char *own = mem_printf("%s/log.jsonl", t->o.folder);
+    if (!own)
+        return err_nomem(err, "a log");
+    int rc = train_log_open(t->o.log ? t->o.log : own, t->state.step, &t->log, err);
+    mem_free(own);
+    return rc;
+}
+
+int trainer_begin(const struct trainer_options *o, const struct tensor_source *weights,
+                  struct trainer **out, struct runt_err *err)
+{
+    struct trainer *t = NULL;
+    uint64_t *steps = NULL;
+    size_t n;
+    int rc = file_make_dirs(o->folder, err);
+    if (!rc)
+        rc = checkpoint_list(o->folder, &steps, &n, err);
+    if (!rc && n)
+        rc = err_set(err, RUNT_E_INVALID,
+                     "%s holds a run of %" PRIu64 " steps: --resume goes on with it, "
+                     "another --out begins anew",
+                     o->folder, steps[n - 1]);
+    mem_free(steps);
+    if (!rc)
+        rc = create(o, &t, err);
+    if (!rc)
+        rc = net_load(t->net, weights, err);
+    if (!rc)
+        rc = open_log(t, err);
+    if (rc)
+        trainer_free(t);
+    else
+        *out = t;
+    return rc;
+}
+
+int trainer_resume(const struct trainer_options *o, const struct gguf *checkpoint,
+                   struct trainer **out, struct runt_err *err)
+{
+    struct trainer *t = NULL;
+    struct checkpoint_state s;
+    struct gguf_str *args = NULL;
+    size_t n_args;
+    int rc = checkpoint_read_state(checkpoint, &s, &args, &n_args, err);
+    mem_free(args);
+    if (!rc)
+        rc = create(o, &t, err);
+    if (!rc && s.run != t->state.run)
+        rc = err_set(
+            err, RUNT_E_INVALID,
+            "%s is of a run with other data or options: a run goes on with what "
+            "it began with",
+            checkpoint->path);
+    if (!rc)
+        rc = checkpoint_read(checkpoint, t->optim, err);
+    if (!rc) {
+        t->state = s;
+        rc = open_log(t, err);
+    }
+    if (rc)
+        trainer_free(t);
+    else
+        *out = t;
+    return rc;
+}
+
+void trainer_free(struct trainer *t)
+{
+    if (!t)
+        return;
+    train_log_close(t->log);
+    optim_free(t->optim);
+    net_free(t->net);
+    mem_free(t->inputs);
+    mem_free(t->targets);
+    mem_free(t->keys);
+    mem_free(t);
+}
+
+uint64_t trainer_done(const struct trainer *t)
+{
+    return t->state.step;
+}
+
+const struct net *trainer_net(const struct trainer *t)
+{
+    return t->net;
+}
+
+int trainer_write_model(const struct trainer *t, const char *path, struct runt_err *err)
+{
+    return checkpoint_write_model(path, t->net, &t->o.meta, err);
+}
+
+/* ---- a step ---- */
+
+static size_t count_targets(const int32_t *targets, size_t n)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < n; i++)
+        count += targets[i] >= 0;
+    return count;
+}
+
+/* Of a sample, whatever batch it comes in. */
+static uint32_t drop_key(uint64_t seed, uint64_t sample)
+{
+    uint64_t x[] = {seed, sample};
+    return (uint32_t)(fold(0x64726f70, x, sizeof x) >> 13);
+}
+
+/* Gradients of the next step's samples; their mean loss. */
+static double gradients(struct trainer *t)
+{
+    const struct trainer_options *o = &t->o;
+    size_t seqs = o->net.n_seqs, len = o->net.seq_len, all = samples_a_step(o);
+    data_train(o->data, t->state.samples, all, t->inputs, t->targets);
+    size_t n_targets = count_targets(t->targets, all * len);
+    double sum = 0;
+    for (size_t a = 0; a < o->accumulate; a++) {
+        for (size_t s = 0; s < seqs; s++)
+            t->keys[s] = drop_key(o->seed, t->state.samples + a * seqs + s);
+        sum += net_run(
+            t->net, &(struct net_batch){.inputs = t->inputs + a * seqs * len,
+                                        .targets = t->targets + a * seqs * len,
+                                        .n_seqs = seqs,
+                                        .seq_len = len,
+                                        .keys = t->keys,
+                                        .weight = n_targets ? 1 / (float)n_targets : 0,
+                                        .learn = true});
+    }
+    return n_targets ? sum / (double)n_targets : 0;
+}
+
+/* Mean loss over windows that lie evenly over the validation data; NAN without any. */
+static double validate(struct trainer *t)
+{
+    const struct trainer_options *o = &t->o;
+    size_t len = o->net.seq_len, all = data_n_val(o->data);
+    size_t want = (o->eval_tokens + len - 1) / len, n = want < all ? want : all;
+    double sum = 0;
+    size_t n_targets = 0;
+    for (size_t from = 0; from < n; from += o->net.n_seqs) {
+        size_t seqs = n - from < o->net.n_seqs ? n - from : o->net.n_seqs;
+        for (size_t s = 0; s < seqs; s++)
+            data_val(o->data, (from + s) * all / n, 1, t->inputs + s * len,
+                     t->targets + s * len);
+        n_targets += count_targets(t->targets, seqs * len);
+        sum += net_run(t->net, &(struct net_batch){.inputs = t->inputs,
+                                                   .targets = t->targets,
+                                                   .n_seqs = seqs,
+                                                   .seq_len = len});
+    }
+    return n_targets ? sum / (double)n_targets : (double)NAN;
+}
+
+static double seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* ---- files ---- */
+
+/* Checkpoints but for the last `keep` go; a step that was done again replaces its own.
+ */
+static int sweep(struct trainer *t, struct runt_err *err)
+{
+    uint64_t *steps = NULL;
+    size_t n;
+    int rc = checkpoint_list(t->o.folder, &steps, &n, err);
+    if (rc)
+        return rc;
+    for (size_t i = 0; i + t->o.keep < n; i++) {
+        char *path = checkpoint_path(t->o.folder, steps[i]);
+        if (path)
+            unlink(path);
+        mem_free(path);
+    }
+    mem_free(steps);
+    return 0;
+}
+
+static int save(struct trainer *t, struct runt_err *err)
+{
+    char *path = checkpoint_path(t->o.folder, t->state.step);
+    if (!path)
+        return err_nomem(err, "a checkpoint");
+    int rc = checkpoint_write(path, t->optim, &t->state, &t->o.meta, t->o.args,
+                              t->o.n_args, err);
+    mem_free(path);
+    return rc ? rc : sweep(t, err);
+}
+
+static int save_as(struct trainer *t, const char *name, struct runt_err *err)
+{
+    char *path = mem_printf("%s/%s", t->o.folder, name);
+    if (!path)
+        return err_nomem(err, "a model's name");
+    int rc = trainer_write_model(t, path, err);
+    mem_free(path);
+    return rc;
+}
+
+/* ---- the loop ---- */
+
+static int bad(const struct trainer *t, const char *what, struct runt_err *err)
+{
+    uint64_t *steps = NULL;
+    size_t n = 0;
+    char *last = NULL;
+    if (!checkpoint_list(t->o.folder, &steps, &n, NULL) && n)
+        last = checkpoint_path(t->o.folder, steps[n - 1]);
+    int rc = err_set(
+        err, RUNT_E_FORMAT, "step %" PRIu64 ": %s; %s%s", t->state.step + 1, what,
+        last ? "the last good checkpoint is " : "there is no checkpoint yet",
+        last ? last : "");
+    mem_free(last);
+    mem_free(steps);
+    return rc;
+}
+
+/* The mean of the first steps, then one that forgets. */
+static void smooth(struct checkpoint_state *s, double loss)
+{
+    double n = (double)(s->step + 1 < SMOOTH_STEPS ? s->step + 1 : SMOOTH_STEPS);
+    s->smooth = s->step ? s->smooth + (loss - s->smooth) / n : loss;
+}
+
+static int report(struct trainer *t, struct trainer_step *s, struct runt_err *err)
+{
+    int rc =
+        train_log_put(t->log,
+                      &(struct train_log_line){s->step, s->loss, s->lr, s->grad_norm,
+                                               s->tokens_per_second, s->val_loss},
+                      err);
+    if (!rc && t->o.watch && t->o.watch(t->o.ctx, s))
+        rc = err_set(err, RUNT_E_INTERRUPTED, "interrupted after step %" PRIu64,
+                     s->step);
+    return rc;
+}
+
+static int look_at_validation(struct trainer *t, struct trainer_step *s,
+                              struct runt_err *err)
+{
+    s->val_loss = validate(t);
+    if (!(s->val_loss < t->state.best))
+        return 0;
+    t->state.best = s->val_loss;
+    return s->step ? save_as(t, "best.gguf", err) : 0;
+}
+
+/* Before the first step: how good is it without? */
+static int first_look(struct trainer *t, struct runt_err *err)
+{
+    struct trainer_step s = {.steps = t->o.optim.steps,
+                             .loss = (double)NAN,
+                             .smooth = (double)NAN,
+                             .lr = (double)NAN,
+                             .grad_norm = (double)NAN,
+                             .tokens_per_second = NAN};
+    if (!t->o.eval_every || !data_n_val(t->o.data))
+        return 0;
+    int rc = look_at_validation(t, &s, err);
+    s.val_best = t->state.best;
+    return rc ? rc : report(t, &s, err);
+}
+
+static int one_step(struct trainer *t, struct trainer_step *s, struct runt_err *err)
+{
+    struct checkpoint_state *st = &t->state;
+    const struct trainer_options *o = &t->o;
+    double begin = seconds(), loss = gradients(t), norm = optim_norm(t->optim);
+    if (!isfinite(loss) || !isfinite(norm))
+        return bad(t,
+                   isfinite(loss) ? "the gradient is not a number"
+                                  : "the loss is not a number",
+                   err);
+    struct checkpoint_state before = *st;
+    smooth(st, loss);
+    if (st->smooth > log(o->net.shape->n_vocab) + 1 && st->step >= SMOOTH_STEPS / 2) {
+        *st = before;
+        return bad(t, "the run diverges: its loss is worse than guessing", err);
+    }
+    *s = (struct trainer_step){.steps = o->optim.steps,
+                               .loss = loss,
+                               .smooth = st->smooth,
+                               .lr = optim_rate(&o->optim, st->step),
+                               .grad_norm = norm,
+                               .val_loss = (double)NAN,
+                               .tokens = samples_a_step(o) * o->net.seq_len};
+    optim_step(t->optim, st->step, norm);
+    st->step++;
+    st->samples += samples_a_step(o);
+    s->step = st->step;
+    s->tokens_per_second = (double)s->tokens / (seconds() - begin);
+    return 0;
+}
+
+int trainer_run(struct trainer *t, struct runt_err *err)
+{
+    const struct trainer_options *o = &t->o;
+    int rc = t->state.step ? 0 : first_look(t, err);
+    while (!rc && t->state.step < o->optim.steps) {
+        struct trainer_step s;
+        rc = one_step(t, &s, err);
+        if (rc)
+            return rc;
+        bool last = s.step == o->optim.steps;
+        if (o->eval_every && (s.step % o->eval_every == 0 || last) &&
+            data_n_val(o->data))
+            rc = look_at_validation(t, &s, err);
+        s.val_best = t->state.best;
+        /* The log first: a resumed run drops lines behind its checkpoint, but could not
+         * make those before it. */
+        int stop = rc ? rc : report(t, &s, err);
+        if (stop && stop != RUNT_E_INTERRUPTED)
+            return stop;
+        struct runt_err why;
+        if (last || stop || (o->save_every && s.step % o->save_every == 0))
+            if ((rc = save(t, stop ? &why : err))) {
+                if (stop && err)
+                    *err = why;
+                return rc;
+            }
+        rc = stop;
+    }
+    return rc ? rc : save_as(t, "model.gguf", err);
+}
