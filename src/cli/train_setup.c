@@ -232,13 +232,23 @@ static void forget(struct train_setup *s)
     s->options = NULL;
 }
 
+static bool find_schedule(const char *name, enum optim_schedule *out)
+{
+    static const char *const names[] = {[OPTIM_CONSTANT] = "constant",
+                                        [OPTIM_LINEAR] = "linear",
+                                        [OPTIM_COSINE] = "cosine"};
+    for (int i = 0; i < 3; i++)
+        if (!strcmp(name, names[i])) {
+            *out = (enum optim_schedule)i;
+            return true;
+        }
+    return false;
+}
+
 /* What no file needs to be opened for. */
 static int check(const struct cli_verb *v, const struct train_setup *s)
 {
-    const char *const schedules[] = {"cosine", "linear", "constant"};
-    bool known = false;
-    for (int i = 0; i < 3; i++)
-        known |= !strcmp(s->schedule, schedules[i]);
+    enum optim_schedule schedule;
     if (!s->out)
         return cli_misuse(v, "where to? name the folder of the run with --out");
     if (!s->data_files.n)
@@ -248,7 +258,7 @@ static int check(const struct cli_verb *v, const struct train_setup *s)
     if (!s->init && !s->checkpoint)
         return cli_misuse(
             v, "from what? --init names a model, or gpt2 for random weights");
-    if (!known)
+    if (!find_schedule(s->schedule, &schedule))
         return cli_misuse(v, "unknown schedule '%s'; cosine, linear or constant",
                           s->schedule);
     if (strcmp(s->precision, "auto") && strcmp(s->precision, "f32") &&
@@ -489,6 +499,8 @@ int train_setup_options(struct train_setup *s, struct trainer_options *out,
     bool bf16 = strcmp(s->precision, "auto") ? !strcmp(s->precision, "bf16")
                                              : gemm_has_bf16(gemm);
     gemm_close(gemm);
+    enum optim_schedule schedule = OPTIM_COSINE;
+    find_schedule(s->schedule, &schedule);
     int64_t warmup = s->steps / 10 < 100 ? s->steps / 10 : 100;
     *out = (struct trainer_options){
         .net = {.shape = &s->shape,
@@ -503,9 +515,7 @@ int train_setup_options(struct train_setup *s, struct trainer_options *out,
                   .min_lr = s->min_lr < 0 ? s->lr / 10 : s->min_lr,
                   .warmup = (uint64_t)(s->warmup < 0 ? warmup : s->warmup),
                   .steps = (uint64_t)s->steps,
-                  .schedule = *s->schedule == 'l'     ? OPTIM_LINEAR
-                              : s->schedule[2] == 's' ? OPTIM_COSINE
-                                                      : OPTIM_CONSTANT,
+                  .schedule = schedule,
                   .weight_decay = s->weight_decay,
                   .beta1 = s->beta1,
                   .beta2 = s->beta2,

@@ -6,11 +6,14 @@
 #include "base/fold.h"
 #include "train/train_log.h"
 
+#include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -22,6 +25,7 @@ struct trainer {
     struct checkpoint_state state;
     int32_t *inputs, *targets; /* [accumulate * n_seqs][seq_len] */
     uint32_t *keys;            /* [n_seqs] */
+    int folder;                /* locked while the run is at work; -1: not yet */
 };
 
 enum { SMOOTH_STEPS = 20 };
@@ -100,6 +104,7 @@ static int create(const struct trainer_options *o, struct trainer **out,
     struct trainer *t = mem_zalloc(sizeof *t);
     if (!t)
         return err_nomem(err, "a training run");
+    t->folder = -1;
     t->o = *o;
     t->state = (struct checkpoint_state){.seed = o->seed,
                                          .run = fingerprint(o),
@@ -122,6 +127,24 @@ static int create(const struct trainer_options *o, struct trainer **out,
     else
         *out = t;
     return rc;
+}
+
+/* One run at a time; and what killed ones left half written goes. */
+static int take_folder(struct trainer *t, struct runt_err *err)
+{
+    t->folder = open(t->o.folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (t->folder < 0)
+        return err_errno(err, t->o.folder, "open");
+    if (flock(t->folder, LOCK_EX | LOCK_NB) && errno == EWOULDBLOCK)
+        return err_set(err, RUNT_E_INVALID, "another run is at work in %s",
+                       t->o.folder);
+    DIR *d = opendir(t->o.folder);
+    for (struct dirent *e; d && (e = readdir(d));)
+        if (*e->d_name == '.' && strstr(e->d_name, ".tmp-"))
+            unlinkat(t->folder, e->d_name, 0);
+    if (d)
+        closedir(d);
+    return 0;
 }
 
 static int open_log(struct trainer *t, struct runt_err *err)
@@ -152,6 +175,8 @@ int trainer_begin(const struct trainer_options *o, const struct tensor_source *w
     if (!rc)
         rc = create(o, &t, err);
     if (!rc)
+        rc = take_folder(t, err);
+    if (!rc)
         rc = net_load(t->net, weights, err);
     if (!rc)
         rc = open_log(t, err);
@@ -180,6 +205,8 @@ int trainer_resume(const struct trainer_options *o, const struct gguf *checkpoin
             "it began with",
             checkpoint->path);
     if (!rc)
+        rc = take_folder(t, err);
+    if (!rc)
         rc = checkpoint_read(checkpoint, t->optim, err);
     if (!rc) {
         t->state = s;
@@ -197,6 +224,8 @@ void trainer_free(struct trainer *t)
     if (!t)
         return;
     train_log_close(t->log);
+    if (t->folder >= 0)
+        close(t->folder);
     optim_free(t->optim);
     net_free(t->net);
     mem_free(t->inputs);
