@@ -125,7 +125,7 @@ static int run(int argc, char **argv)
     struct train_setup s;
     int rc = train_setup_parse(v, argc, argv, &s);
     if (rc)
-        return rc == CLI_HELP ? EXIT_OK : rc;
+        return rc;
     cli_catch_interrupt();
     rc = train_setup_open(&s, &err);
     if (!rc)
