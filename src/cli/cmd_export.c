@@ -9,7 +9,6 @@
 #include "model/model.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -89,13 +88,16 @@ static int write_settings(const char *dir, const struct gguf *g,
     if (o && !gguf_get_str(g, "tokenizer.chat_template", &template, NULL))
         json_object_set_new(o, "chat_template",
                             json_stringn(template.data, template.len));
-    text = o ? json_dumps(o, JSON_INDENT(2)) : NULL;
+    size_t n = o ? json_dumpb(o, NULL, 0, JSON_INDENT(2)) : 0;
+    if (n)
+        text = mem_alloc(n);
     int rc = path && text ? file_out_open(path, &f, err) : err_nomem(err, dir);
-    if (!rc && (rc = file_out_write(f, text, strlen(text), err)))
+    if (!rc &&
+        (rc = file_out_write(f, text, json_dumpb(o, text, n, JSON_INDENT(2)), err)))
         file_out_abort(f);
     else if (!rc)
         rc = file_out_commit(f, err);
-    free(text); /* jansson's */
+    mem_free(text);
     json_decref(o);
     mem_free(path);
     return rc;

@@ -22,7 +22,7 @@ TINY = os.path.join(ROOT, "models", "tiny-gpt2")
 HELDOUT = os.path.join(ROOT, "models", "heldout.txt")
 PROMPT = "One day, a little girl"
 TYPES = ["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
-VERBS = ["run", "pull", "list", "rm", "import", "init", "quantize", "prune", "train", "export", "eval", "bench",
+VERBS = ["run", "pull", "list", "rm", "import", "init", "quantize", "prune", "train", "export", "plot", "eval", "bench",
          "generate",
          "chat", "inspect", "compare", "tokenize"]
 EOT = "<|endoftext|>"

@@ -1,0 +1,51 @@
+/* runt plot: the curves of training runs as a page. */
+#include "base/mem.h"
+#include "cli/verbs.h"
+#include "report/plot.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static int run(int argc, char **argv);
+
+const struct cli_verb verb_plot = {
+    .name = "plot",
+    .summary = "draw the curves of training runs as one HTML page",
+    .usage = "plot LOG... -o FILE [--title TEXT]",
+    .example = "runt plot tuned/log.jsonl -o curves.html\n"
+               "runt plot a/log.jsonl b/log.jsonl -o both.html --title 'two rates'",
+    .run = run,
+};
+
+enum { MAX_RUNS = 64 };
+
+static int run(int argc, char **argv)
+{
+    const struct cli_verb *v = &verb_plot;
+    const char *out = NULL, *title = "Training";
+    struct cli_option options[] = {
+        {"--output", "-o", CLI_STR, &out, "FILE", "the page", 0, 0},
+        {"--title", NULL, CLI_STR, &title, "TEXT", "its heading", 0, 0},
+        {0},
+    };
+    struct cli_args args;
+    struct runt_err err = {0};
+    struct plot_run runs[MAX_RUNS];
+    size_t n = 0;
+    int rc = cli_parse(v, options, argc, argv, 1, MAX_RUNS, &args);
+    if (rc)
+        return rc;
+    if (!out)
+        rc = cli_misuse(v, "where to? name the page with -o");
+    for (; !rc && n < args.n_pos; n++)
+        if ((rc = plot_read(args.pos[n], &runs[n], &err)))
+            break;
+    if (!rc)
+        rc = plot_write(out, title, runs, n, &err);
+    if (rc && rc != EXIT_USAGE)
+        rc = cli_fail(v, &err);
+    for (size_t i = 0; i < n; i++)
+        plot_run_free(&runs[i]);
+    cli_free(options, &args);
+    return rc;
+}
