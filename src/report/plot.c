@@ -140,12 +140,12 @@ static bool is_drawn(const double *v, size_t n, size_t i)
         return true;
     size_t bucket = i * BUCKETS / n, from = (bucket * n + BUCKETS - 1) / BUCKETS,
            to = ((bucket + 1) * n + BUCKETS - 1) / BUCKETS;
-    size_t least = i, most = i;
-    for (size_t k = from; k < to && k < n; k++) {
-        if (v[k] < v[least])
-            least = k;
-        if (v[k] > v[most])
-            most = k;
+    while (!isfinite(v[from])) /* at i at the latest it is one */
+        from++;
+    size_t least = from, most = from;
+    for (size_t k = from; k < to; k++) {
+        least = v[k] < v[least] ? k : least;
+        most = v[k] > v[most] ? k : most;
     }
     return i == least || i == most;
 }
