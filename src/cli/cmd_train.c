@@ -62,6 +62,23 @@ static void print_end(const struct train_setup *s, const struct trainer *t,
            (unsigned long long)trainer_done(t), train_view_time(seconds, buf));
 }
 
+/* Where the time went, and what the products reached. */
+static void print_profile(const struct net *n, double peak)
+{
+    double all = 0;
+    for (int k = 0; k < NET_N_PARTS; k++)
+        all += n->seconds[k];
+    printf("%-24s %9s %6s %9s %8s\n", "part", "seconds", "share", "GFLOP/s", "of peak");
+    for (int k = 0; k < NET_N_PARTS && all > 0; k++) {
+        double rate = n->seconds[k] > 0 ? n->flops[k] / n->seconds[k] : 0;
+        printf("%-24s %9.3f %5.1f%%", net_part_names[k], n->seconds[k],
+               100 * n->seconds[k] / all);
+        if (rate > 0)
+            printf(" %9.1f %7.0f%%", rate / 1e9, 100 * rate / peak);
+        putchar('\n');
+    }
+}
+
 /* Begin or go on, then train. */
 static int train(const struct cli_verb *v, struct train_setup *s, struct runt_err *err)
 {
@@ -95,8 +112,9 @@ static int train(const struct cli_verb *v, struct train_setup *s, struct runt_er
     const struct net *n = trainer_net(t);
     view.trainer = t;
     view.first = trainer_done(t);
-    if (!s->quiet) {
+    if (!s->quiet || s->profile)
         view.peak = grad_cpu_peak(&n->cpu);
+    if (!s->quiet) {
         view.flops = net_flops(n, o.net.seq_len);
         printf(
             "training %zu of %zu numbers in %s (%s), %.0f GFLOP/s at most; a step is "
@@ -113,6 +131,8 @@ static int train(const struct cli_verb *v, struct train_setup *s, struct runt_er
     train_view_done(&view);
     if (!rc && !s->quiet)
         print_end(s, t, cli_seconds() - view.begin);
+    if (s->profile)
+        print_profile(n, view.peak);
     trainer_free(t);
     (void)v;
     return rc;

@@ -111,6 +111,8 @@ static struct cli_option *table(struct train_setup *s)
         {"--log", NULL, CLI_STR, &s->log, "FILE", "instead of DIR/log.jsonl", 0, 0},
         {"--memory", NULL, CLI_FLAG, &s->memory, NULL,
          "print what memory the run needs, and stop", 0, 0},
+        {"--profile", NULL, CLI_FLAG, &s->profile, NULL,
+         "print where the time went, at the end", 0, 0},
         {"--quiet", "-q", CLI_FLAG, &s->quiet, NULL, "no output but errors", 0, 0},
         {"--threads", "-t", CLI_INT, &s->threads, "N", "threads, 0: one for each core",
          0, POOL_MAX_THREADS},
@@ -128,7 +130,8 @@ static struct cli_option *table(struct train_setup *s)
 static int of_this_call(const char *arg, bool data_again)
 {
     static const char *const with_value[] = {"--threads", "-t"};
-    static const char *const flags[] = {"--resume", "--memory", "--quiet", "-q"};
+    static const char *const flags[] = {"--resume", "--memory", "--profile", "--quiet",
+                                        "-q"};
     for (size_t i = 0; i < sizeof flags / sizeof *flags; i++)
         if (!strcmp(arg, flags[i]))
             return 1;

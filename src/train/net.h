@@ -38,6 +38,25 @@ struct net_block_acts { /* what a block keeps, or one set for all when recompute
     float *stat1, *qkv, *attn, *lse, *mid, *stat2, *up;
 };
 
+/* Where the time of a step goes, as its first thread sees it. */
+enum net_part {
+    NET_FORWARD, /* products: with weights, forward */
+    NET_INPUTS,  /* for the gradients of activations */
+    NET_WEIGHTS, /* for the gradients of weights */
+    NET_ATTENTION,
+    NET_ATTENTION_BACK,
+    NET_NORMS,
+    NET_GELU, /* of the backward pass; the others are done within the products */
+    NET_BIASES,
+    NET_LOSS,
+    NET_DROPOUT,
+    NET_EMBEDDINGS,
+    NET_WAIT,    /* for the other threads */
+    NET_OUTSIDE, /* between passes: data, the optimizer, the log */
+    NET_N_PARTS
+};
+extern const char *const net_part_names[NET_N_PARTS];
+
 struct net {
     struct net_options o;
     struct gpt2_shape shape;
@@ -56,6 +75,7 @@ struct net {
     float *logits;                           /* [chunk][n_vocab] */
     size_t chunk;
     double *losses; /* [N] */
+    double seconds[NET_N_PARTS], flops[NET_N_PARTS], mark;
 };
 
 /* Errors: RUNT_E_INVALID (a pattern that is malformed or matches nothing), RUNT_E_NOMEM

@@ -5,6 +5,23 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
+
+const char *const net_part_names[NET_N_PARTS] = {
+    [NET_FORWARD] = "products, forward",
+    [NET_INPUTS] = "products, d activations",
+    [NET_WEIGHTS] = "products, d weights",
+    [NET_ATTENTION] = "attention",
+    [NET_ATTENTION_BACK] = "attention, backward",
+    [NET_NORMS] = "norms",
+    [NET_GELU] = "GELU again",
+    [NET_BIASES] = "d biases",
+    [NET_LOSS] = "loss",
+    [NET_DROPOUT] = "dropout",
+    [NET_EMBEDDINGS] = "embeddings",
+    [NET_WAIT] = "waiting for threads",
+    [NET_OUTSIDE] = "optimizer, data, files",
+};
 
 struct run {
     struct net *n;
@@ -14,6 +31,36 @@ struct run {
     bool embeddings; /* are they trained? */
     double loss;
 };
+
+/* What the first thread has done since the last mark is put down to a part. */
+static void mark(const struct run *r, unsigned i, enum net_part part)
+{
+    struct timespec t;
+    if (i)
+        return;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    double now = (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+    if (r->n->mark > 0)
+        r->n->seconds[part] += now - r->n->mark;
+    r->n->mark = now;
+}
+
+static void sync(const struct run *r, unsigned i)
+{
+    grad_sync(&r->n->cpu, i);
+    mark(r, i, NET_WAIT);
+}
+
+static void product(const struct run *r, unsigned i, enum net_part part,
+                    enum gemm_form form, size_t m, size_t n, size_t k,
+                    struct grad_matrix a, struct grad_matrix b, bool add, float *c,
+                    const struct grad_then *then)
+{
+    grad_product(&r->n->cpu, i, form, m, n, k, a, b, add, c, then);
+    if (!i)
+        r->n->flops[part] += 2.0 * (double)m * (double)n * (double)k;
+    mark(r, i, part);
+}
 
 /* ---- weights by their place in the block ---- */
 
@@ -117,33 +164,37 @@ static void block_forward(const struct run *r, unsigned i, const struct block *k
     size_t rows = r->rows, width = r->width, ff = r->ff;
     grad_norm(cpu, i, rows, width, k->in, weight(n, k->p[NORM1]),
               weight(n, k->p[NORM1_BIAS]), n->shape.eps, n->norm, k->a.stat1);
-    grad_sync(cpu, i);
-    grad_product(cpu, i, GEMM_NT, rows, 3 * width, width, acts(n->norm, width),
-                 matrix(n, k->p[QKV]), false, k->a.qkv,
-                 &(struct grad_then){.bias = weight(n, k->p[QKV_BIAS])});
-    grad_sync(cpu, i);
+    mark(r, i, NET_NORMS);
+    sync(r, i);
+    product(r, i, NET_FORWARD, GEMM_NT, rows, 3 * width, width, acts(n->norm, width),
+            matrix(n, k->p[QKV]), false, k->a.qkv,
+            &(struct grad_then){.bias = weight(n, k->p[QKV_BIAS])});
+    sync(r, i);
     grad_attend(cpu, i, &k->attention, k->a.qkv, k->a.attn, k->a.lse);
-    grad_sync(cpu, i);
-    grad_product(cpu, i, GEMM_NT, rows, width, width, acts(k->a.attn, width),
-                 matrix(n, k->p[OUT]), false, k->a.mid,
-                 &(struct grad_then){.bias = weight(n, k->p[OUT_BIAS]),
-                                     .residual = k->in,
-                                     .drop = &k->drop_attn});
-    grad_sync(cpu, i);
+    mark(r, i, NET_ATTENTION);
+    sync(r, i);
+    product(r, i, NET_FORWARD, GEMM_NT, rows, width, width, acts(k->a.attn, width),
+            matrix(n, k->p[OUT]), false, k->a.mid,
+            &(struct grad_then){.bias = weight(n, k->p[OUT_BIAS]),
+                                .residual = k->in,
+                                .drop = &k->drop_attn});
+    sync(r, i);
     grad_norm(cpu, i, rows, width, k->a.mid, weight(n, k->p[NORM2]),
               weight(n, k->p[NORM2_BIAS]), n->shape.eps, n->norm, k->a.stat2);
-    grad_sync(cpu, i);
+    mark(r, i, NET_NORMS);
+    sync(r, i);
     grad_product(
         cpu, i, GEMM_NT, rows, ff, width, acts(n->norm, width), matrix(n, k->p[UP]),
         false, k->a.up,
         &(struct grad_then){.bias = weight(n, k->p[UP_BIAS]), .gelu = n->wide});
-    grad_sync(cpu, i);
-    grad_product(cpu, i, GEMM_NT, rows, width, ff, acts(n->wide, ff),
-                 matrix(n, k->p[DOWN]), false, k->out,
-                 &(struct grad_then){.bias = weight(n, k->p[DOWN_BIAS]),
-                                     .residual = k->a.mid,
-                                     .drop = &k->drop_ff});
-    grad_sync(cpu, i);
+    mark(r, i, NET_FORWARD);
+    sync(r, i);
+    product(r, i, NET_FORWARD, GEMM_NT, rows, width, ff, acts(n->wide, ff),
+            matrix(n, k->p[DOWN]), false, k->out,
+            &(struct grad_then){.bias = weight(n, k->p[DOWN_BIAS]),
+                                .residual = k->a.mid,
+                                .drop = &k->drop_ff});
+    sync(r, i);
 }
 
 /* The head and the loss, some tokens at a time; n->dnorm gets the gradient of the last
@@ -158,21 +209,24 @@ static void head(const struct run *r, unsigned i)
     for (size_t from = 0; from < r->rows; from += n->chunk) {
         size_t rows = r->rows - from < n->chunk ? r->rows - from : n->chunk;
         const float *x = n->norm + from * width;
-        grad_product(cpu, i, GEMM_NT, rows, n_vocab, width, acts(x, width),
-                     matrix(n, table), false, n->logits, NULL);
-        grad_sync(cpu, i);
+        product(r, i, NET_FORWARD, GEMM_NT, rows, n_vocab, width, acts(x, width),
+                matrix(n, table), false, n->logits, NULL);
+        sync(r, i);
         grad_loss(cpu, i, rows, n_vocab, n->logits, r->b->targets + from, r->b->weight,
                   n->losses + from);
-        grad_sync(cpu, i);
+        mark(r, i, NET_LOSS);
+        sync(r, i);
         if (!r->b->learn)
             continue;
-        grad_product(cpu, i, GEMM_NN, rows, width, n_vocab, acts(n->logits, n_vocab),
-                     matrix(n, table), false, n->dnorm + from * width, NULL);
-        if (!table->frozen)
-            grad_product(cpu, i, GEMM_TN, n_vocab, width, rows,
-                         acts(n->logits, n_vocab), acts(x, width), true,
-                         gradient(n, table), NULL);
-        grad_sync(cpu, i);
+        product(r, i, NET_INPUTS, GEMM_NN, rows, width, n_vocab,
+                acts(n->logits, n_vocab), matrix(n, table), false,
+                n->dnorm + from * width, NULL);
+        if (!table->frozen) {
+            product(r, i, NET_WEIGHTS, GEMM_TN, n_vocab, width, rows,
+                    acts(n->logits, n_vocab), acts(x, width), true, gradient(n, table),
+                    NULL);
+        }
+        sync(r, i);
     }
 }
 
@@ -184,11 +238,14 @@ static void linear_back(const struct run *r, unsigned i, const struct net_param 
 {
     struct net *n = r->n;
     size_t in = w->desc.n_cols, out = w->desc.n_rows;
-    if (!w->frozen)
-        grad_product(&n->cpu, i, GEMM_TN, out, in, r->rows, acts(dy, out), acts(x, in),
-                     true, gradient(n, w), NULL);
-    if (!bias->frozen)
+    if (!w->frozen) {
+        product(r, i, NET_WEIGHTS, GEMM_TN, out, in, r->rows, acts(dy, out),
+                acts(x, in), true, gradient(n, w), NULL);
+    }
+    if (!bias->frozen) {
         grad_sum_rows(&n->cpu, i, r->rows, out, dy, gradient(n, bias));
+        mark(r, i, NET_BIASES);
+    }
 }
 
 static void norm_back(const struct run *r, unsigned i, const struct net_param *gain,
@@ -198,6 +255,7 @@ static void norm_back(const struct run *r, unsigned i, const struct net_param *g
     struct net *n = r->n;
     grad_norm_back(&n->cpu, i, r->rows, r->width, x, weight(n, gain), stat, dy, n->dx,
                    gradient(n, gain), gradient(n, bias));
+    mark(r, i, NET_NORMS);
 }
 
 /* dx with the zeros of `d`: in n->dnorm, or n->dx itself where there are none. */
@@ -208,7 +266,8 @@ static const float *undropped(const struct run *r, unsigned i,
     if (!(d->share > 0))
         return n->dx;
     grad_drop_rows(&n->cpu, i, d, r->rows, r->width, n->dx, n->dnorm);
-    grad_sync(&n->cpu, i);
+    mark(r, i, NET_DROPOUT);
+    sync(r, i);
     return n->dnorm;
 }
 
@@ -219,37 +278,41 @@ static void block_backward(const struct run *r, unsigned i, const struct block *
     size_t rows = r->rows, width = r->width, ff = r->ff;
     const float *dy = undropped(r, i, &k->drop_ff);
     grad_gelu(cpu, i, rows, ff, k->a.up, n->wide);
-    grad_sync(cpu, i);
+    mark(r, i, NET_GELU);
+    sync(r, i);
     linear_back(r, i, k->p[DOWN], k->p[DOWN_BIAS], n->wide, dy);
-    grad_product(cpu, i, GEMM_NN, rows, ff, width, acts(dy, width),
-                 matrix(n, k->p[DOWN]), false, n->wide2,
-                 &(struct grad_then){.gelu_back = k->a.up});
+    product(r, i, NET_INPUTS, GEMM_NN, rows, ff, width, acts(dy, width),
+            matrix(n, k->p[DOWN]), false, n->wide2,
+            &(struct grad_then){.gelu_back = k->a.up});
     grad_norm_again(cpu, i, rows, width, k->a.mid, weight(n, k->p[NORM2]),
                     weight(n, k->p[NORM2_BIAS]), k->a.stat2, n->norm);
-    grad_sync(cpu, i);
+    mark(r, i, NET_NORMS);
+    sync(r, i);
     linear_back(r, i, k->p[UP], k->p[UP_BIAS], n->norm, n->wide2);
-    grad_product(cpu, i, GEMM_NN, rows, width, ff, acts(n->wide2, ff),
-                 matrix(n, k->p[UP]), false, n->dnorm, NULL);
-    grad_sync(cpu, i);
+    product(r, i, NET_INPUTS, GEMM_NN, rows, width, ff, acts(n->wide2, ff),
+            matrix(n, k->p[UP]), false, n->dnorm, NULL);
+    sync(r, i);
     norm_back(r, i, k->p[NORM2], k->p[NORM2_BIAS], k->a.mid, k->a.stat2, n->dnorm);
-    grad_sync(cpu, i);
+    sync(r, i);
 
     dy = undropped(r, i, &k->drop_attn);
     linear_back(r, i, k->p[OUT], k->p[OUT_BIAS], k->a.attn, dy);
-    grad_product(cpu, i, GEMM_NN, rows, width, width, acts(dy, width),
-                 matrix(n, k->p[OUT]), false, n->wide, NULL);
+    product(r, i, NET_INPUTS, GEMM_NN, rows, width, width, acts(dy, width),
+            matrix(n, k->p[OUT]), false, n->wide, NULL);
     grad_norm_again(cpu, i, rows, width, k->in, weight(n, k->p[NORM1]),
                     weight(n, k->p[NORM1_BIAS]), k->a.stat1, n->norm);
-    grad_sync(cpu, i);
+    mark(r, i, NET_NORMS);
+    sync(r, i);
     grad_attend_back(cpu, i, &k->attention, k->a.qkv, k->a.attn, k->a.lse, n->wide,
                      n->wide2);
-    grad_sync(cpu, i);
+    mark(r, i, NET_ATTENTION_BACK);
+    sync(r, i);
     linear_back(r, i, k->p[QKV], k->p[QKV_BIAS], n->norm, n->wide2);
-    grad_product(cpu, i, GEMM_NN, rows, width, 3 * width, acts(n->wide2, 3 * width),
-                 matrix(n, k->p[QKV]), false, n->dnorm, NULL);
-    grad_sync(cpu, i);
+    product(r, i, NET_INPUTS, GEMM_NN, rows, width, 3 * width,
+            acts(n->wide2, 3 * width), matrix(n, k->p[QKV]), false, n->dnorm, NULL);
+    sync(r, i);
     norm_back(r, i, k->p[NORM1], k->p[NORM1_BIAS], k->in, k->a.stat1, n->dnorm);
-    grad_sync(cpu, i);
+    sync(r, i);
 }
 
 /* Tell that the gradients of a block (n_layer: of all else) are complete. */
@@ -281,10 +344,10 @@ static void backward(const struct run *r, unsigned i)
     size_t begin, end, last = n->shape.n_layer;
     pool_range(r->rows * r->width, 64, i, cpu->n_threads, &begin, &end);
     memset(n->dx + begin, 0, (end - begin) * sizeof *n->dx);
-    grad_sync(cpu, i);
+    sync(r, i);
     norm_back(r, i, find(n, "output_norm.weight"), find(n, "output_norm.bias"),
               n->x + last * r->rows * r->width, n->stat, n->dnorm);
-    grad_sync(cpu, i);
+    sync(r, i);
     for (uint32_t layer = n->shape.n_layer; layer-- > r->first;) {
         struct block k = block_at(r, layer);
         if (n->o.recompute && layer + 1 < n->shape.n_layer)
@@ -298,7 +361,8 @@ static void backward(const struct run *r, unsigned i)
         grad_embed_back(cpu, i, r->b->n_seqs, r->b->seq_len, r->width, r->b->inputs, dx,
                         gradient(n, find(n, "token_embd.weight")),
                         gradient(n, find(n, "position_embd.weight")));
-        grad_sync(cpu, i);
+        mark(r, i, NET_EMBEDDINGS);
+        sync(r, i);
     }
     tell(r, i, n->shape.n_layer);
 }
@@ -309,13 +373,17 @@ static void run_thread(void *ctx, unsigned i, unsigned n_threads)
     struct net *n = r->n;
     const struct grad_cpu *cpu = &n->cpu;
     (void)n_threads;
+    mark(r, i, NET_OUTSIDE);
     grad_embed(cpu, i, r->b->n_seqs, r->b->seq_len, r->width, r->b->inputs,
                weight(n, find(n, "token_embd.weight")),
                weight(n, find(n, "position_embd.weight")), n->x);
+    mark(r, i, NET_EMBEDDINGS);
     struct grad_drop d = drop_at(r, 0);
-    if (d.share > 0)
+    if (d.share > 0) {
         grad_drop_rows(cpu, i, &d, r->rows, r->width, n->x, n->x);
-    grad_sync(cpu, i);
+        mark(r, i, NET_DROPOUT);
+    }
+    sync(r, i);
     for (uint32_t layer = 0; layer < n->shape.n_layer; layer++) {
         struct block k = block_at(r, layer);
         block_forward(r, i, &k);
@@ -323,7 +391,8 @@ static void run_thread(void *ctx, unsigned i, unsigned n_threads)
     grad_norm(cpu, i, r->rows, r->width, n->x + n->shape.n_layer * r->rows * r->width,
               weight(n, find(n, "output_norm.weight")),
               weight(n, find(n, "output_norm.bias")), n->shape.eps, n->norm, n->stat);
-    grad_sync(cpu, i);
+    mark(r, i, NET_NORMS);
+    sync(r, i);
     head(r, i);
     if (r->b->learn)
         backward(r, i);
