@@ -103,8 +103,6 @@ static int train(const struct cli_verb *v, struct train_setup *s, struct runt_er
             print_memory(&memory);
         return rc;
     }
-    if (!s->quiet)
-        print_data(data_get_stats(s->data));
     rc = s->checkpoint ? trainer_resume(&o, s->checkpoint, &t, err)
                        : trainer_begin(&o, s->source, &t, err);
     if (rc)
@@ -115,6 +113,7 @@ static int train(const struct cli_verb *v, struct train_setup *s, struct runt_er
     if (!s->quiet || s->profile)
         view.peak = grad_cpu_peak(&n->cpu);
     if (!s->quiet) {
+        print_data(data_get_stats(s->data));
         view.flops = net_flops(n, o.net.seq_len);
         printf(
             "training %zu of %zu numbers in %s (%s), %.0f GFLOP/s at most; a step is "

@@ -21,12 +21,12 @@ struct train_log {
     int fd;
 };
 
-/* Is this whole line of a step up to `step`? */
+/* Is this a line of a step up to `step`?  Before the first step none is. */
 static bool keep(const char *line, size_t n, uint64_t step)
 {
     json_t *o = NULL;
     uint64_t of;
-    bool yes = !js_parse(line, n, "log", &o, NULL) && json_is_object(o) &&
+    bool yes = step && !js_parse(line, n, "log", &o, NULL) && json_is_object(o) &&
                !js_get_uint(o, "step", UINT64_MAX, "log", &of, NULL) && of <= step;
     json_decref(o);
     return yes;

@@ -8,8 +8,8 @@
 
 struct train_log;
 
-/* Begin a log, or go on with one behind step `step`: later lines, and one that was cut
- * short, are dropped first (the file is replaced at once). */
+/* Begin a log (step 0), or go on with one behind step `step`: later lines, and one that
+ * was cut short, are dropped first (the file is replaced at once). */
 int train_log_open(const char *path, uint64_t step, struct train_log **out,
                    struct runt_err *err);
 void train_log_close(struct train_log *l); /* NULL is fine */
