@@ -8,6 +8,7 @@
 #include "kern/kern_impl.h"
 
 #include <math.h>
+#include <stdbool.h>
 #include <string.h>
 
 enum { LANES = 8 };
@@ -153,8 +154,9 @@ static void gelu(size_t n, const float *x, float *y)
     }
 }
 
-/* s = 1 / (1 + e), e = exp(-2u): d(x s) = s + x s (1 - s) 2u', and 1 - s = e s; written
- * as e s rather than 1 - s, because the latter cancels. Where e is infinite s is 0. */
+/* s = 1 / (1 + e), e = exp(-2u): d(x s) = s + x s (1 - s) 2u'.  1 - s cancels where s
+ * is next to 1, which costs 2e-6 of a slope of 1; e s would not, but is NaN where e is
+ * infinite. */
 static void gelu_back(size_t n, const float *x, float *dy)
 {
     FOR_LANES(i, k, n)
@@ -275,7 +277,9 @@ static void to_bf16(size_t n, const float *x, uint16_t *y)
     for (size_t i = 0; i < n; i++) {
         uint32_t u;
         memcpy(&u, x + i, sizeof u);
-        y[i] = (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16);
+        /* rounding would carry a NaN to infinity or 0: it is cut, and made quiet */
+        bool nan = (int32_t)(u & 0x7fffffff) > 0x7f800000;
+        y[i] = (uint16_t)(nan ? u >> 16 | 0x40 : (u + 0x7fff + (u >> 16 & 1)) >> 16);
     }
 }
 
