@@ -100,6 +100,11 @@ static void check_step(struct net *n, const struct tokens *t, const json_t *want
     check_gradients(n, json_object_get(want, "gradients"), tolerance.gradient);
 }
 
+/* A float32 sum of 4,096 exponentials of which one is 1 is 2e-6 low: that is the error
+ * of a loss, and shows where a model knows the batch by heart and its loss is next to
+ * 0. */
+static const double low = 5e-6, low_norm = 2e-5;
+
 static void check_adamw(struct net *n, const struct tokens *t, const json_t *want,
                         double tolerance)
 {
@@ -120,14 +125,15 @@ static void check_adamw(struct net *n, const struct tokens *t, const json_t *wan
         double loss = json_number_value(json_array_get(losses, s));
         double norm = json_number_value(json_array_get(norms, s));
         near("a step's loss", net_run(n, &b) * (double)b.weight, loss,
-             tolerance * loss);
+             tolerance * loss + low);
         double got = optim_norm(optim);
-        near("a step's norm", got, norm, tolerance * norm);
+        near("a step's norm", got, norm, tolerance * norm + low_norm);
         optim_step(optim, s, got);
     }
     b.learn = false;
     double after = number(want, "loss_after");
-    near("the loss after", net_run(n, &b) * (double)b.weight, after, tolerance * after);
+    near("the loss after", net_run(n, &b) * (double)b.weight, after,
+         tolerance * after + low);
     check_weights(n, json_object_get(want, "weights"), tolerance);
     optim_free(optim);
 }
