@@ -416,7 +416,7 @@ static int first_look(struct trainer *t, struct runt_err *err)
                              .smooth = (double)NAN,
                              .lr = (double)NAN,
                              .grad_norm = (double)NAN,
-                             .tokens_per_second = NAN};
+                             .tokens_per_second = (double)NAN};
     if (!t->o.eval_every || !data_n_val(t->o.data))
         return 0;
     int rc = look_at_validation(t, &s, err);
