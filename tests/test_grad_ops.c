@@ -26,7 +26,7 @@ static float *drawn(size_t n)
 static struct grad_cpu opened(unsigned n_threads, enum gemm_type type, size_t seq_len,
                               size_t n_operand)
 {
-    struct grad_cpu cpu;
+    struct grad_cpu cpu = {0};
     struct pool *pool = NULL;
     struct runt_err err;
     if (pool_create(n_threads, &pool, &err) ||
