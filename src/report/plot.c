@@ -88,7 +88,7 @@ static bool find_scale(const struct plot_run *runs, size_t n_runs, enum plot_ser
                        struct scale *out, struct runt_err *err, int *rc)
 {
     size_t n = 0, at = 0;
-    struct scale c = {INFINITY, -INFINITY, 0, 0};
+    struct scale c = {(double)INFINITY, -(double)INFINITY, 0, 0};
     for (size_t k = 0; k < n_runs; k++)
         n += count(&runs[k], s);
     if (!n)
