@@ -33,7 +33,8 @@ static void round_trip(const struct hf_checkpoint *from, const struct gpt2_shape
     assert_true(s->eps == 3e-6f);
     assert_int_equal(s->tied, shape->tied);
     assert_int_equal(hf_n_ignored(c), 0);
-    assert_ptr_equal(hf_source(c)->tensors[3].fmt, fmt);
+    for (size_t i = 0; i < hf_source(c)->n_tensors; i++)
+        assert_ptr_equal(hf_source(c)->tensors[i].fmt, fmt ? fmt : fmt_find(FMT_F16));
     check_model(hf_source(c), 3);
     if (!shape->tied)
         check_tensor(hf_source(c), N_MODEL, &head, 99, 4);
@@ -98,11 +99,55 @@ static void test_write(void **state)
         finish_file(&b, "model.safetensors");
         struct hf_checkpoint *c = open_ok();
         round_trip(c, &untied, fmt_find(types[i]));
+        round_trip(c, &tied, NULL); /* F16, as they are */
         round_trip(c, &tied, fmt_find(types[i]));
         check_written_header();
         clear_out();
         hf_close(c);
     }
+}
+
+/* Matrices of F16; vectors F32, as in a model file, one of which F16 cannot hold. */
+static int mixed_rows(const struct tensor_source *s, size_t i, uint64_t row, uint64_t n,
+                      float *out, struct runt_err *err)
+{
+    (void)row;
+    (void)err;
+    for (uint64_t k = 0; k < n * s->tensors[i].n_cols; k++)
+        out[k] = i == 3 ? 0.1f : 0.5f;
+    return 0;
+}
+
+static void test_keep_all(void **state)
+{
+    (void)state;
+    struct runt_err err;
+    struct gpt2_shape s = shape_of(true);
+    const struct fmt_info *f32 = fmt_find(FMT_F32), *f16 = fmt_find(FMT_F16);
+    char out[128];
+    snprintf(out, sizeof out, "%s/out", dir);
+    write_model("", f16);
+    struct hf_checkpoint *c = open_ok(), *back = NULL;
+    struct tensor_desc descs[N_MODEL];
+    memcpy(descs, hf_source(c)->tensors, sizeof descs);
+    for (size_t i = 0; i < N_MODEL; i++)
+        descs[i].fmt = descs[i].n_dims == 1 ? f32 : f16;
+    struct tensor_source src = {"mixed", N_MODEL, descs, mixed_rows};
+    for (int blocks = 0; blocks < 2; blocks++) {
+        if (blocks) /* one matrix that was rounded */
+            descs[0].fmt = fmt_find(FMT_Q8_0);
+        if (hf_write_dir(out, &s, &src, NULL, NULL, NULL, &err) ||
+            hf_open(out, &back, &err))
+            fail_msg("%s", err.msg);
+        for (size_t i = 0; i < N_MODEL; i++) {
+            const struct tensor_desc *d = &hf_source(back)->tensors[i];
+            bool wide = i == 3 || (blocks && (i == 0 || d->n_dims == 1));
+            assert_ptr_equal(d->fmt, wide ? f32 : f16);
+        }
+        hf_close(back);
+    }
+    hf_close(c);
+    clear_out();
 }
 
 struct stop {
@@ -254,8 +299,7 @@ static void test_write_no_memory(void **state)
         struct runt_err err = {0};
         long live = mem_live();
         mem_fail_after(n);
-        rc = hf_write_dir(out, &shape, hf_source(c), fmt_find(FMT_F32), NULL, NULL,
-                          &err);
+        rc = hf_write_dir(out, &shape, hf_source(c), NULL, NULL, NULL, &err);
         mem_fail_after(-1);
         if (rc)
             check_refused(rc, RUNT_E_NOMEM, &err, "out of memory for");
@@ -270,9 +314,8 @@ static void test_write_no_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        FOLDER_TEST(test_write),
-        FOLDER_TEST(test_write_refusals),
-        FOLDER_TEST(test_write_large),
+        FOLDER_TEST(test_write),           FOLDER_TEST(test_keep_all),
+        FOLDER_TEST(test_write_refusals),  FOLDER_TEST(test_write_large),
         FOLDER_TEST(test_write_no_memory),
     };
     return cmocka_run_group_tests_name("import_write", tests, NULL, NULL);

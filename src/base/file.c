@@ -161,6 +161,28 @@ int file_make_dirs(const char *path, struct runt_err *err)
     return rc;
 }
 
+/* The rename itself must survive a power cut too.  A file system that cannot fsync a
+ * directory is not an error: the data is already safe. */
+static void sync_dir(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    char *dir = slash ? mem_strndup(path, (size_t)(slash - path) + 1) : mem_strdup(".");
+    int fd = dir ? open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+    if (fd >= 0) {
+        (void)!fsync(fd);
+        close(fd);
+    }
+    mem_free(dir);
+}
+
+int file_rename(const char *from, const char *to, struct runt_err *err)
+{
+    if (rename(from, to))
+        return err_errno(err, to, "rename into place");
+    sync_dir(to);
+    return 0;
+}
+
 enum { OUT_BUF = 1 << 18 };
 
 struct file_out {
@@ -278,20 +300,6 @@ uint64_t file_out_pos(const struct file_out *f)
     return f->pos;
 }
 
-/* The rename itself must survive a power cut too.  A file system that cannot fsync a
- * directory is not an error: the data is already safe. */
-static void sync_dir(const char *path)
-{
-    const char *slash = strrchr(path, '/');
-    char *dir = slash ? mem_strndup(path, (size_t)(slash - path) + 1) : mem_strdup(".");
-    int fd = dir ? open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
-    if (fd >= 0) {
-        (void)!fsync(fd);
-        close(fd);
-    }
-    mem_free(dir);
-}
-
 int file_out_commit(struct file_out *f, struct runt_err *err)
 {
     int rc = flush(f, err);
@@ -303,12 +311,10 @@ int file_out_commit(struct file_out *f, struct runt_err *err)
     f->fd = -1;
     if (close(fd) && !rc)
         rc = err_errno(err, f->path, "close");
-    if (!rc && rename(f->tmp, f->path))
-        rc = err_errno(err, f->path, "rename into place");
+    if (!rc)
+        rc = file_rename(f->tmp, f->path, err);
     if (rc)
         unlink(f->tmp);
-    else
-        sync_dir(f->path);
     out_free(f);
     return rc;
 }

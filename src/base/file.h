@@ -38,6 +38,9 @@ bool file_is_dir(const char *path);
 /* mkdir -p */
 int file_make_dirs(const char *path, struct runt_err *err);
 
+/* rename(2), which replaces a file or an empty directory, and outlives a power cut. */
+int file_rename(const char *from, const char *to, struct runt_err *err);
+
 /* A file that appears under its name only when complete: bytes go to a temporary file
  * in the same directory; commit flushes, fsyncs, renames; abort removes it. */
 struct file_out;

@@ -1,15 +1,16 @@
 /* runt export: from a model file to a folder as Hugging Face's programs read it. */
 #include "base/err.h"
 #include "base/file.h"
-#include "base/js.h"
 #include "base/mem.h"
 #include "cli/convert.h"
 #include "cli/verbs.h"
 #include "import/import.h"
 #include "model/model.h"
 
-#include <stdio.h>
+#include <dirent.h>
+#include <errno.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static int run(int argc, char **argv);
@@ -17,93 +18,60 @@ static int run(int argc, char **argv);
 const struct cli_verb verb_export = {
     .name = "export",
     .summary = "write a model as a Hugging Face folder",
-    .usage = "export MODEL DIR [options]",
+    .usage = "export MODEL.gguf DIR [options]",
     .example = "runt export tuned/model.gguf tuned-hf\n"
                "runt export gpt2-r4.gguf gpt2-hf --type f16",
     .run = run,
 };
 
-static const char *const files[] = {"model.safetensors", "config.json", "vocab.json",
-                                    "merges.txt", "tokenizer_config.json"};
+static const char *const files[] = {"model.safetensors", "config.json",
+                                    "vocab.json",        "merges.txt",
+                                    "added_tokens.json", "tokenizer_config.json"};
 
-/* ---- which type ---- */
+/* ---- the place ---- */
 
-/* Does every number of tensor i come back from the type? */
-static int survives(const struct tensor_source *src, size_t i,
-                    const struct fmt_info *fmt, bool *yes, struct runt_err *err)
+/* Nothing is there, or an empty folder. */
+static int check_place(const char *dir, struct runt_err *err)
 {
-    size_t n = src->tensors[i].n_cols;
-    float *x = mem_array(2 * n, sizeof *x);
-    uint8_t *bytes = mem_array(n, fmt->block_bytes);
-    int rc = x && bytes ? src->rows(src, i, 0, 1, x, err)
-                        : err_nomem(err, src->tensors[i].name);
-    if (!rc) {
-        fmt_encode_rows(fmt, n, 1, x, bytes);
-        fmt_decode_row(fmt, n, bytes, 0, x + n);
-        *yes = *yes && !memcmp(x, x + n, n * sizeof *x);
-    }
-    mem_free(bytes);
-    mem_free(x);
-    return rc;
+    size_t n = 0;
+    if (!*dir)
+        return err_set(err, RUNT_E_INVALID, "cannot create a folder without a name");
+    if (!file_exists(dir))
+        return 0;
+    DIR *d = opendir(dir);
+    if (!d && errno == ENOTDIR)
+        return err_set(err, RUNT_E_INVALID, "%s is a file; name a new folder", dir);
+    if (!d)
+        return err_errno(err, dir, "open");
+    while (readdir(d))
+        n++;
+    closedir(d);
+    return n <= 2 /* . and .. */
+               ? 0
+               : err_set(err, RUNT_E_INVALID, "%s is not empty; name a new folder",
+                         dir);
 }
 
-/* The matrices' own float type where nothing is lost in it, else F32. */
-static int choose(const struct tensor_source *src, const struct fmt_info **out,
-                  struct runt_err *err)
+/* A new folder beside `dir`, hidden, that is nobody else's. */
+static int make_temporary(const char *dir, char **out, struct runt_err *err)
 {
-    const struct fmt_info *fmt = NULL;
-    bool lossless = true;
-    int rc = 0;
-    for (size_t i = 0; i < src->n_tensors; i++)
-        if (src->tensors[i].n_dims == 2) {
-            fmt = fmt ? fmt : src->tensors[i].fmt;
-            lossless = lossless && fmt == src->tensors[i].fmt && fmt->is_float;
+    const char *slash = strrchr(dir, '/');
+    int n = slash ? (int)(slash - dir) + 1 : 0;
+    for (int k = 0; k < 100; k++) {
+        char *tmp =
+            mem_printf("%.*s.%s.tmp-%ld-%d", n, dir, dir + n, (long)getpid(), k);
+        if (!tmp)
+            return err_nomem(err, "a path");
+        if (!mkdir(tmp, 0777)) {
+            *out = tmp;
+            return 0;
         }
-    for (size_t i = 0; i < src->n_tensors && lossless && !rc; i++)
-        if (src->tensors[i].n_dims == 1)
-            rc = survives(src, i, fmt, &lossless, err);
-    *out = lossless ? fmt : fmt_find(FMT_F32);
-    return rc;
+        mem_free(tmp);
+        if (errno != EEXIST)
+            break;
+    }
+    return err_errno(err, dir, "create");
 }
-
-/* ---- the tokenizer's settings ---- */
-
-static json_t *token_text(const struct tok_vocab *v, int32_t id)
-{
-    return id < 0 ? json_null() : json_stringn(v->tokens[id].data, v->tokens[id].len);
-}
-
-static int write_settings(const char *dir, const struct gguf *g,
-                          const struct gpt2_shape *s, const struct tok_vocab *v,
-                          struct runt_err *err)
-{
-    struct gguf_str template;
-    struct file_out *f = NULL;
-    char *path = mem_printf("%s/tokenizer_config.json", dir), *text = NULL;
-    json_t *o =
-        json_pack("{s:s, s:I, s:b, s:o, s:o, s:o}", "tokenizer_class", "GPT2Tokenizer",
-                  "model_max_length", (json_int_t)s->n_ctx, "add_prefix_space", 0,
-                  "bos_token", token_text(v, v->bos), "eos_token",
-                  token_text(v, v->eos), "unk_token", token_text(v, v->eos));
-    if (o && !gguf_get_str(g, "tokenizer.chat_template", &template, NULL))
-        json_object_set_new(o, "chat_template",
-                            json_stringn(template.data, template.len));
-    size_t n = o ? json_dumpb(o, NULL, 0, JSON_INDENT(2)) : 0;
-    if (n)
-        text = mem_alloc(n);
-    int rc = path && text ? file_out_open(path, &f, err) : err_nomem(err, dir);
-    if (!rc &&
-        (rc = file_out_write(f, text, json_dumpb(o, text, n, JSON_INDENT(2)), err)))
-        file_out_abort(f);
-    else if (!rc)
-        rc = file_out_commit(f, err);
-    mem_free(text);
-    json_decref(o);
-    mem_free(path);
-    return rc;
-}
-
-/* ---- the folder ---- */
 
 static void drop_folder(const char *dir)
 {
@@ -116,51 +84,54 @@ static void drop_folder(const char *dir)
     rmdir(dir);
 }
 
+/* ---- what goes there ---- */
+
 static int fill(const char *dir, const struct gguf *g, const struct fmt_info *fmt,
-                struct runt_err *err)
+                struct gpt2_shape *s, struct runt_err *err)
 {
-    struct gpt2_shape s;
     struct tok_vocab v = {0};
-    int rc = model_read_shape(g, &s, err);
+    struct gguf_str template = {0};
+    int rc = model_read_shape(g, s, err);
     if (!rc)
         rc = model_read_vocab(g, &v, err);
     if (!rc)
         rc = tok_vocab_spell_merges(&v, err);
-    if (!rc && !fmt)
-        rc = choose(&g->source, &fmt, err);
-    s.bos = v.bos;
-    s.eos = v.eos;
-    if (!rc)
-        rc = hf_write_dir(dir, &s, &g->source, fmt, cli_progress, NULL, err);
-    cli_progress_done();
-    if (!rc)
+    if (!rc && gguf_find(g, "tokenizer.chat_template"))
+        rc = gguf_get_str(g, "tokenizer.chat_template", &template, err);
+    s->bos = v.bos;
+    s->eos = v.eos;
+    if (!rc) {
         rc = tok_vocab_save(&v, dir, err);
+        if (!rc)
+            rc = tok_settings_save(
+                &v, s->n_ctx, (struct tok_str){template.data, template.len}, dir, err);
+        if (rc)
+            err_prefix(err, "%s", g->path);
+    }
     if (!rc)
-        rc = write_settings(dir, g, &s, &v, err);
+        rc = hf_write_dir(dir, s, &g->source, fmt, cli_progress, NULL, err);
+    cli_progress_done();
     tok_vocab_free(&v);
     return rc;
 }
 
-/* Under another name first: the folder appears whole or not at all.  rename replaces an
- * empty folder only. */
-static int export(const char *in, const char *dir, const struct fmt_info *fmt,
-                  struct runt_err *err)
+/* The folder appears whole or not at all: it is filled under another name. */
+static int export_model(const char *in, const char *dir, const struct fmt_info *fmt,
+                        struct gpt2_shape *s, struct runt_err *err)
 {
     struct gguf *g = NULL;
     char *plain = mem_strdup(dir), *tmp = NULL;
     for (size_t n = plain ? strlen(plain) : 0; n > 1 && plain[n - 1] == '/'; n--)
         plain[n - 1] = 0;
-    if (plain)
-        tmp = mem_printf("%s.tmp-%ld", plain, (long)getpid());
-    int rc = tmp ? gguf_open(in, &g, err) : err_nomem(err, "a path");
-    if (!rc && file_exists(plain) && (!file_is_dir(plain) || rmdir(plain)))
-        rc =
-            err_set(err, RUNT_E_INVALID,
-                    "%s is there already; name a folder that is not, or is empty", dir);
+    int rc = plain ? check_place(plain, err) : err_nomem(err, "a path");
     if (!rc)
-        rc = fill(tmp, g, fmt, err);
-    if (!rc && rename(tmp, plain))
-        rc = err_errno(err, dir, "write");
+        rc = gguf_open(in, &g, err);
+    if (!rc)
+        rc = make_temporary(plain, &tmp, err);
+    if (!rc)
+        rc = fill(tmp, g, fmt, s, err);
+    if (!rc)
+        rc = file_rename(tmp, plain, err);
     if (rc && tmp)
         drop_folder(tmp);
     gguf_close(g);
@@ -176,13 +147,14 @@ static int run(int argc, char **argv)
     bool quiet = false;
     struct cli_option options[] = {
         {"--type", NULL, CLI_STR, &type, "TYPE",
-         "f32, f16 or bf16; without: the model's, f32 for one in blocks", 0, 0},
+         "f32, f16 or bf16; without it nothing is lost: f32 for blocks", 0, 0},
         {"--quiet", "-q", CLI_FLAG, &quiet, NULL, "no output but errors", 0, 0},
         {0},
     };
     struct cli_args args;
     struct runt_err err = {0};
     const struct fmt_info *fmt = NULL;
+    struct gpt2_shape s;
     char *in = NULL;
     int rc = cli_parse(v, options, argc, argv, 2, 2, &args);
     if (rc)
@@ -196,12 +168,12 @@ static int run(int argc, char **argv)
     if (!rc) {
         rc = convert_model_path(args.pos[0], &in, &err);
         if (!rc)
-            rc = export(in, args.pos[1], fmt, &err);
+            rc = export_model(in, args.pos[1], fmt, &s, &err);
         if (rc)
             rc = cli_fail(v, &err);
         else if (!quiet)
-            printf("%s: config.json, model.safetensors, vocab.json, merges.txt\n",
-                   args.pos[1]);
+            printf("%s: GPT-2 of %u blocks, %u heads, width %u, context %u\n",
+                   args.pos[1], s.n_layer, s.n_head, s.n_embd, s.n_ctx);
     }
     mem_free(in);
     cli_free(options, &args);

@@ -25,11 +25,19 @@ enum {
     CONV_ROWS = 16         /* rows transposed at once: a cache line of the band */
 };
 
+/* A tensor to be written: a line of the table, and the source's tensor for it. */
+struct item {
+    struct hf_layout layout;
+    size_t at;
+    const struct fmt_info *fmt;
+};
+
 struct writer {
     const struct tensor_source *src;
-    const struct fmt_info *fmt;
+    struct item *items;
+    size_t n_items;
     struct file_out *file;
-    uint8_t *bytes; /* CHUNK numbers */
+    uint8_t *bytes; /* CHUNK numbers of the largest type */
     runt_progress_fn progress;
     void *ctx;
     uint64_t done, total; /* bytes of data */
@@ -57,31 +65,108 @@ static int find(const struct tensor_source *src, const struct hf_layout *l, size
     return err_set(err, RUNT_E_NOTFOUND, "%s: no tensor %s", src->name, l->name);
 }
 
-/* The JSON header with its length in front, padded so that the data begin on 8 bytes;
- * checks on the way that the source has every tensor. */
-static int make_header(const struct gpt2_shape *s, struct writer *w, size_t n,
-                       struct strbuf *b, struct runt_err *err)
+/* ---- what is written, in which type ---- */
+
+/* Whether every number of a vector comes back from the type. */
+static int survives(const struct tensor_source *src, size_t at,
+                    const struct fmt_info *fmt, bool *yes, struct runt_err *err)
+{
+    const struct tensor_desc *d = &src->tensors[at];
+    float *x = mem_array(d->n_cols, 2 * sizeof *x);
+    uint8_t *bytes = mem_array(d->n_cols, fmt->block_bytes);
+    int rc = x && bytes ? src->rows(src, at, 0, 1, x, err) : err_nomem(err, d->name);
+    if (!rc) {
+        fmt->encode(x, bytes, d->n_cols);
+        fmt->decode(bytes, x + d->n_cols, d->n_cols);
+        *yes = !memcmp(x, x + d->n_cols, d->n_cols * sizeof *x);
+    }
+    mem_free(bytes);
+    mem_free(x);
+    return rc;
+}
+
+/* Types that keep every number.  A checkpoint of half precision becomes a model file
+ * whose vectors are F32: where they still hold what half precision can, they go back to
+ * it, so that the checkpoint is the same again. */
+static int keep_all(struct writer *w, struct runt_err *err)
+{
+    const struct fmt_info *common = NULL;
+    bool differ = false;
+    for (size_t i = 0; i < w->n_items; i++) {
+        struct item *t = &w->items[i];
+        const struct fmt_info *own = w->src->tensors[t->at].fmt;
+        t->fmt = own->is_float ? own : fmt_find(FMT_F32);
+        if (t->layout.n_dims == 1)
+            continue;
+        differ = differ || (common && common != t->fmt);
+        common = t->fmt;
+    }
+    for (size_t i = 0; i < w->n_items && !differ; i++) {
+        struct item *t = &w->items[i];
+        bool yes = false;
+        int rc = t->fmt->block_bytes > common->block_bytes
+                     ? survives(w->src, t->at, common, &yes, err)
+                     : 0;
+        if (rc)
+            return rc;
+        t->fmt = yes ? common : t->fmt;
+    }
+    return 0;
+}
+
+/* Every tensor that the shape asks for, each checked to be there. */
+static int plan(struct writer *w, const struct gpt2_shape *s,
+                const struct fmt_info *fmt, struct runt_err *err)
+{
+    w->n_items = hf_layout_count(s) + !s->tied;
+    w->items = mem_array(w->n_items, sizeof *w->items);
+    if (!w->items)
+        return err_nomem(err, "a table of tensors");
+    for (size_t i = 0; i < w->n_items; i++) {
+        struct item *t = &w->items[i];
+        hf_layout_at(s, i, &t->layout);
+        t->fmt = fmt;
+        int rc = find(w->src, &t->layout, &t->at, err);
+        if (rc)
+            return rc;
+    }
+    return fmt ? 0 : keep_all(w, err);
+}
+
+/* What a program that wants one type for all of them must choose. */
+static const struct fmt_info *widest(const struct writer *w)
+{
+    const struct fmt_info *fmt = w->items[0].fmt;
+    for (size_t i = 1; i < w->n_items; i++)
+        if (w->items[i].fmt != fmt)
+            fmt = fmt_find(FMT_F32);
+    return fmt;
+}
+
+/* ---- the weights ---- */
+
+/* The JSON header with its length in front, padded so that the data begin on 8 bytes.
+ */
+static int make_header(struct writer *w, size_t n_prefixed, struct strbuf *b,
+                       struct runt_err *err)
 {
     uint64_t end = 0;
     sb_put(b, "\0\0\0\0\0\0\0\0", 8);
     sb_str(b, "{\"__metadata__\":{\"format\":\"pt\"}"); /* transformers insists on it */
-    for (size_t i = 0; i < n; i++) {
-        struct hf_layout l;
-        size_t at, number_bytes = w->fmt->block_bytes;
+    for (size_t i = 0; i < w->n_items; i++) {
+        const struct hf_layout *l = &w->items[i].layout;
+        const struct fmt_info *fmt = w->items[i].fmt;
         uint64_t begin = end, n_bytes;
-        hf_layout_at(s, i, &l);
-        int rc = find(w->src, &l, &at, err);
-        if (rc)
-            return rc;
-        if (__builtin_mul_overflow(l.n_rows * number_bytes, l.n_cols, &n_bytes) ||
+        if (__builtin_mul_overflow(l->n_rows * fmt->block_bytes, l->n_cols, &n_bytes) ||
             __builtin_add_overflow(begin, n_bytes, &end))
-            return err_nomem(err, l.name);
+            return err_nomem(err, l->name);
         sb_printf(b, ",\"%s%s\":{\"dtype\":\"%s\",\"shape\":[",
-                  i < hf_layout_count(s) ? HF_PREFIX : "", l.hf, w->fmt->name);
-        if (l.n_dims == 2)
-            sb_printf(b, "%llu,", (unsigned long long)(l.conv1d ? l.n_cols : l.n_rows));
+                  i < n_prefixed ? HF_PREFIX : "", l->hf, fmt->name);
+        if (l->n_dims == 2)
+            sb_printf(b, "%llu,",
+                      (unsigned long long)(l->conv1d ? l->n_cols : l->n_rows));
         sb_printf(b, "%llu],\"data_offsets\":[%llu,%llu]}",
-                  (unsigned long long)(l.conv1d ? l.n_rows : l.n_cols),
+                  (unsigned long long)(l->conv1d ? l->n_rows : l->n_cols),
                   (unsigned long long)begin, (unsigned long long)end);
     }
     sb_char(b, '}');
@@ -96,40 +181,42 @@ static int make_header(const struct gpt2_shape *s, struct writer *w, size_t n,
 }
 
 /* The next n numbers of the file. */
-static int put(struct writer *w, const char *name, const float *x, size_t n,
+static int put(struct writer *w, const struct item *t, const float *x, size_t n,
                struct runt_err *err)
 {
+    const char *name = t->layout.name;
+    const struct fmt_info *fmt = t->fmt;
     for (size_t i = 0; i < n; i += CHUNK) {
         size_t k = n - i < CHUNK ? n - i : CHUNK;
         /* silently writing infinity would ruin the model */
-        for (size_t j = i; w->fmt->type == FMT_F16 && j < i + k; j++)
+        for (size_t j = i; fmt->type == FMT_F16 && j < i + k; j++)
             if (fabsf(x[j]) >= 65520 && !isinf(x[j]))
                 return err_set(
                     err, RUNT_E_INVALID,
-                    "tensor %s holds %g, which F16 cannot: write F32 or BF16", name,
-                    (double)x[j]);
-        w->fmt->encode(x + i, w->bytes, k);
-        int rc = file_out_write(w->file, w->bytes, k * w->fmt->block_bytes, err);
+                    "%s: tensor %s holds %g, which F16 cannot: write F32 or BF16",
+                    w->src->name, name, (double)x[j]);
+        fmt->encode(x + i, w->bytes, k);
+        int rc = file_out_write(w->file, w->bytes, k * fmt->block_bytes, err);
         if (rc)
             return rc;
-        w->done += k * w->fmt->block_bytes;
+        w->done += k * fmt->block_bytes;
     }
     if (w->progress && w->progress(w->ctx, "model.safetensors", w->done, w->total))
         return err_set(err, RUNT_E_INTERRUPTED, "writing stopped at tensor %s", name);
     return 0;
 }
 
-static int put_rows(struct writer *w, size_t at, struct runt_err *err)
+static int put_rows(struct writer *w, const struct item *t, struct runt_err *err)
 {
-    const struct tensor_desc *d = &w->src->tensors[at];
+    const struct tensor_desc *d = &w->src->tensors[t->at];
     uint64_t step = d->n_cols < ROWS_FLOATS ? ROWS_FLOATS / d->n_cols : 1;
     float *x = mem_array(step * d->n_cols, sizeof *x);
     int rc = x ? 0 : err_nomem(err, d->name);
     for (uint64_t r = 0; r < d->n_rows && !rc; r += step) {
         uint64_t n = d->n_rows - r < step ? d->n_rows - r : step;
-        rc = w->src->rows(w->src, at, r, n, x, err);
+        rc = w->src->rows(w->src, t->at, r, n, x, err);
         if (!rc)
-            rc = put(w, d->name, x, n * d->n_cols, err);
+            rc = put(w, t, x, n * d->n_cols, err);
     }
     mem_free(x);
     return rc;
@@ -153,9 +240,9 @@ static int read_band(struct writer *w, size_t at, uint64_t c, uint64_t n, float 
     return 0;
 }
 
-static int put_transposed(struct writer *w, size_t at, struct runt_err *err)
+static int put_transposed(struct writer *w, const struct item *t, struct runt_err *err)
 {
-    const struct tensor_desc *d = &w->src->tensors[at];
+    const struct tensor_desc *d = &w->src->tensors[t->at];
     uint64_t step = d->n_rows < BAND_FLOATS ? BAND_FLOATS / d->n_rows : 1;
     if (step > d->n_cols)
         step = d->n_cols;
@@ -164,14 +251,16 @@ static int put_transposed(struct writer *w, size_t at, struct runt_err *err)
     int rc = band && x ? 0 : err_nomem(err, d->name);
     for (uint64_t c = 0; c < d->n_cols && !rc; c += step) {
         uint64_t n = d->n_cols - c < step ? d->n_cols - c : step;
-        rc = read_band(w, at, c, n, band, x, err);
+        rc = read_band(w, t->at, c, n, band, x, err);
         if (!rc)
-            rc = put(w, d->name, band, n * d->n_rows, err);
+            rc = put(w, t, band, n * d->n_rows, err);
     }
     mem_free(band);
     mem_free(x);
     return rc;
 }
+
+/* ---- config.json ---- */
 
 /* The decimal of fewest digits that is this float: 1e-05, not 9.99999975e-06. */
 static double shortest(float f)
@@ -232,17 +321,12 @@ static int write_weights(struct writer *w, const struct gpt2_shape *s,
                          struct runt_err *err)
 {
     struct strbuf header = {0};
-    size_t n = hf_layout_count(s) + !s->tied;
-    int rc = make_header(s, w, n, &header, err);
+    int rc = make_header(w, hf_layout_count(s), &header, err);
     if (!rc)
         rc = file_out_write(w->file, header.data, header.len, err);
-    for (size_t i = 0; i < n && !rc; i++) {
-        struct hf_layout l;
-        size_t at;
-        hf_layout_at(s, i, &l);
-        rc = find(w->src, &l, &at, err);
-        if (!rc)
-            rc = l.conv1d ? put_transposed(w, at, err) : put_rows(w, at, err);
+    for (size_t i = 0; i < w->n_items && !rc; i++) {
+        const struct item *t = &w->items[i];
+        rc = t->layout.conv1d ? put_transposed(w, t, err) : put_rows(w, t, err);
     }
     sb_free(&header);
     return rc;
@@ -252,11 +336,11 @@ int hf_write_dir(const char *dir, const struct gpt2_shape *shape,
                  const struct tensor_source *src, const struct fmt_info *fmt,
                  runt_progress_fn progress, void *ctx, struct runt_err *err)
 {
-    struct writer w = {.src = src, .fmt = fmt, .progress = progress, .ctx = ctx};
+    struct writer w = {.src = src, .progress = progress, .ctx = ctx};
     struct file_out *config = NULL;
     char *config_path = NULL, *path = NULL;
     int rc;
-    if (!fmt->is_float)
+    if (fmt && !fmt->is_float)
         return err_set(err, RUNT_E_INVALID,
                        "%s: a checkpoint holds F32, F16 or BF16, not %s", dir,
                        fmt->name);
@@ -268,14 +352,14 @@ int hf_write_dir(const char *dir, const struct gpt2_shape *shape,
         return rc;
     path = hf_path(dir, "model.safetensors");
     config_path = hf_path(dir, "config.json");
-    w.bytes = mem_array(CHUNK, fmt->block_bytes);
+    w.bytes = mem_array(CHUNK, sizeof(float));
     if (!path || !config_path || !w.bytes) {
         rc = err_nomem(err, dir);
         goto out;
     }
-    if ((rc = file_out_open(path, &w.file, err)) ||
+    if ((rc = plan(&w, shape, fmt, err)) || (rc = file_out_open(path, &w.file, err)) ||
         (rc = file_out_open(config_path, &config, err)) ||
-        (rc = write_config(config, shape, fmt, err)) ||
+        (rc = write_config(config, shape, widest(&w), err)) ||
         (rc = write_weights(&w, shape, err)))
         goto out;
     rc = file_out_commit(w.file, err);
@@ -287,6 +371,7 @@ int hf_write_dir(const char *dir, const struct gpt2_shape *shape,
 out:
     file_out_abort(w.file);
     file_out_abort(config);
+    mem_free(w.items);
     mem_free(w.bytes);
     mem_free(config_path);
     mem_free(path);

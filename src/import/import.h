@@ -41,11 +41,12 @@ const char *hf_ignored(const struct hf_checkpoint *c, size_t i);
 
 /* The reverse: write config.json and model.safetensors into `dir` (made when missing)
  * so that Hugging Face's own programs read them.  Both files appear complete or not at
- * all. `src` has the model file's names and the tensors that `shape` asks for; `fmt` is
- * F32, F16 or BF16.  `progress` (may be NULL) counts bytes.  Errors: RUNT_E_INVALID
- * (another format, a number beyond F16), RUNT_E_NOTFOUND or RUNT_E_FORMAT (a tensor
- * missing or of another shape), RUNT_E_IO, RUNT_E_NOMEM, RUNT_E_INTERRUPTED, and those
- * of src->rows. */
+ * all. `src` has the model file's names and the tensors that `shape` asks for.  `fmt`
+ * is F32, F16 or BF16; NULL keeps every number: matrices of floats have their own type,
+ * those in blocks F32, vectors the matrices' where that is exact.  `progress` (may be
+ * NULL) counts bytes.  Errors: RUNT_E_INVALID (another format, a number beyond F16),
+ * RUNT_E_NOTFOUND or RUNT_E_FORMAT (a tensor missing or of another shape), RUNT_E_IO,
+ * RUNT_E_NOMEM, RUNT_E_INTERRUPTED, and those of src->rows. */
 int hf_write_dir(const char *dir, const struct gpt2_shape *shape,
                  const struct tensor_source *src, const struct fmt_info *fmt,
                  runt_progress_fn progress, void *ctx, struct runt_err *err);

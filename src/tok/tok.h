@@ -57,8 +57,15 @@ int tok_vocab_pad(struct tok_vocab *v, size_t n_tokens, struct runt_err *err);
  * bos and eos.  Merge i makes token 256 + i. */
 int tok_vocab_synthetic(size_t n_tokens, struct tok_vocab *out, struct runt_err *err);
 /* Write vocab.json and merges.txt into an existing folder, as Hugging Face's programs
- * read them. */
+ * read them; and added_tokens.json where there are special tokens besides
+ * <|endoftext|>. Unused tokens at the end, which tok_vocab_pad makes again, are left
+ * out.  RUNT_E_UNSUPPORTED when a token is not valid UTF-8. */
 int tok_vocab_save(const struct tok_vocab *v, const char *dir, struct runt_err *err);
+/* tokenizer_config.json beside them.  `max_length` is the model's context;
+ * chat_template may have no data. */
+int tok_settings_save(const struct tok_vocab *v, uint32_t max_length,
+                      struct tok_str chat_template, const char *dir,
+                      struct runt_err *err);
 void tok_vocab_free(struct tok_vocab *v);
 
 /* A vocabulary without its strings (tok_compact.c): tokens 0 to 255 stand for bytes,
