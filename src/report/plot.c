@@ -1,358 +1,520 @@
-/* Owns the page of curves: scales, ticks, lines, what stands around them. */
+/* Owns the page: which panels there are, their drawings, what stands around them, and
+ * the data for the script (page.js), which draws the same lines again when asked for
+ * another axis or smoothing.
+ *
+ * A drawing's units are thousandths of its width and height; it is stretched to
+ * whatever place there is, and its words are ordinary text beside it, so that they have
+ * one size on every screen. */
 #include "report/plot.h"
 
 #include "base/err.h"
 #include "base/file.h"
 #include "base/mem.h"
-#include "base/strbuf.h"
-#include "report/plot_page.h"
+#include "base/utf8.h"
+#include "report/page_parts.h" /* page_style, page_script: made from page.css, page.js */
+#include "report/plot_impl.h"
 
 #include <inttypes.h>
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
-/* In the drawing's own units. */
-enum { WIDTH = 900, HEIGHT = 300, LEFT = 70, RIGHT = 884, TOP = 12, BOTTOM = 262 };
-enum { COLOURS = 6, BUCKETS = 700 };
+enum {
+    UNITS = 1000,
+    N_COLOURS = 7,       /* page.css has as many */
+    RAW_LINEAR = 600,    /* stretches of which a curve's extremes are drawn */
+    RAW_LOG = 250,       /* and more of its beginning */
+    SMOOTH_LINEAR = 220, /* smooth ones need fewer */
+    SMOOTH_LOG = 80,
+    N_LEVELS = 5,
+    LEVEL = 2, /* the one that is drawn without a script */
+    MAX_DOTS = 80,
+};
+
+/* Of a run's length: how far the smoothing reaches. */
+static const double levels[N_LEVELS] = {0, 0.005, 0.015, 0.04, 0.12};
 
 static const struct panel {
-    const char *title;
     enum plot_series series;
-    bool smooth; /* raw numbers faint, their moving mean on top */
-    bool least;  /* mark the least */
+    const char *title;
+    bool smooth; /* the numbers faint, their means on top */
+    bool least;  /* dots, and a mark at the least */
 } panels[] = {
-    {"Training loss", PLOT_LOSS, true, false},
-    {"Validation loss", PLOT_VAL, false, true},
-    {"Gradient norm", PLOT_NORM, true, false},
-    {"Learning rate", PLOT_LR, false, false},
-    {"Tokens per second", PLOT_SPEED, true, false},
+    {PLOT_LOSS, "Training loss", true, false},
+    {PLOT_VAL, "Validation loss", false, true},
+    {PLOT_NORM, "Gradient norm", true, false},
+    {PLOT_LR, "Learning rate", false, false},
+    {PLOT_SPEED, "Tokens per second", true, false},
 };
 
-struct scale {
-    double x0, x1, y0, y1;
+/* One run's curve in one panel. */
+struct line {
+    const struct plot_curve *curve;
+    size_t run;
+    double *height;         /* 0..1, NAN for a gap */
+    double *soft[N_LEVELS]; /* the same, smoothed; NULL where the panel is not */
+    bool *keep;             /* of the curve's numbers */
 };
 
-static void put_escaped(struct strbuf *b, const char *s)
+struct page {
+    struct strbuf *out;
+    const struct plot_run *runs;
+    size_t n_runs;
+    struct plot_axis steps;
+};
+
+/* ---- text ---- */
+
+static void put_text(struct strbuf *b, const char *s)
 {
-    for (; *s; s++)
-        if (*s == '<')
+    for (size_t n = strlen(s), len; n; s += len, n -= len) {
+        len = utf8_len(s, n);
+        if (!len || (unsigned char)*s < 0x20 || *s == 0x7f) {
+            sb_str(b, "\xef\xbf\xbd"); /* U+FFFD */
+            len = 1;
+        } else if (*s == '<') {
             sb_str(b, "&lt;");
-        else if (*s == '&')
+        } else if (*s == '>') {
+            sb_str(b, "&gt;");
+        } else if (*s == '&') {
             sb_str(b, "&amp;");
-        else if (*s == '"')
+        } else if (*s == '"') {
             sb_str(b, "&quot;");
-        else
-            sb_char(b, (unsigned char)*s < 0x20 ? ' ' : *s);
-}
-
-/* ---- numbers of a panel ---- */
-
-/* The mean of a fiftieth of the run around each number. */
-static double *smoothed(const struct plot_run *r, const double *v)
-{
-    size_t reach = r->n / 100 < 1 ? 1 : r->n / 100, n = 0, to = 0;
-    double *out = mem_array(r->n, sizeof *out), sum = 0;
-    for (size_t i = 0; out && i < r->n; i++) {
-        for (; to < r->n && to <= i + reach; to++)
-            if (isfinite(v[to])) {
-                sum += v[to];
-                n++;
-            }
-        if (i > reach && isfinite(v[i - reach - 1])) {
-            sum -= v[i - reach - 1];
-            n--;
+        } else {
+            sb_put(b, s, len);
         }
-        out[i] = isfinite(v[i]) ? sum / (double)n : (double)NAN;
     }
-    return out;
 }
 
-static int by_size(const void *a, const void *b)
+/* Its name, or its path where another run has the same name. */
+static void put_name(const struct page *p, size_t run)
 {
-    double x = *(const double *)a, y = *(const double *)b;
-    return x < y ? -1 : x > y;
+    const struct plot_run *r = &p->runs[run];
+    size_t n_same = 0;
+    for (size_t k = 0; k < p->n_runs; k++)
+        n_same += !strcmp(p->runs[k].name, r->name);
+    put_text(p->out, n_same > 1 ? r->path : r->name);
 }
 
-static size_t count(const struct plot_run *r, enum plot_series s)
+/* "c2 d1": the colour of a run, and the dashes of those that share one. */
+static void put_style(struct strbuf *b, size_t run)
 {
-    size_t n = 0;
-    for (size_t i = 0; i < r->n; i++)
-        n += isfinite(r->value[s][i]);
-    return n;
-}
-
-/* All steps; the numbers from the least to the 99.5th in a hundred, so that one bad
- * step does not flatten the rest. */
-static bool find_scale(const struct plot_run *runs, size_t n_runs, enum plot_series s,
-                       struct scale *out, struct runt_err *err, int *rc)
-{
-    size_t n = 0, at = 0;
-    struct scale c = {(double)INFINITY, -(double)INFINITY, 0, 0};
-    for (size_t k = 0; k < n_runs; k++)
-        n += count(&runs[k], s);
-    if (!n)
-        return false;
-    double *all = mem_array(n, sizeof *all);
-    if (!all) {
-        *rc = err_nomem(err, "a plot");
-        return false;
-    }
-    for (size_t k = 0; k < n_runs; k++)
-        for (size_t i = 0; i < runs[k].n; i++) {
-            c.x0 = fmin(c.x0, (double)runs[k].steps[i]);
-            c.x1 = fmax(c.x1, (double)runs[k].steps[i]);
-            if (isfinite(runs[k].value[s][i]))
-                all[at++] = runs[k].value[s][i];
-        }
-    qsort(all, n, sizeof *all, by_size);
-    c.y0 = all[0];
-    c.y1 = all[n - 1 - n / 200];
-    mem_free(all);
-    if (s == PLOT_LR || s == PLOT_SPEED)
-        c.y0 = fmin(c.y0, 0);
-    double gap = c.y1 > c.y0 ? (c.y1 - c.y0) * 0.05 : fabs(c.y0) * 0.1 + 1e-9;
-    c.y1 += gap;
-    c.y0 -= s == PLOT_LR || s == PLOT_SPEED ? 0 : gap;
-    c.x1 = c.x1 > c.x0 ? c.x1 : c.x0 + 1;
-    *out = c;
-    return true;
-}
-
-static double at_x(const struct scale *s, double x)
-{
-    return LEFT + (x - s->x0) / (s->x1 - s->x0) * (RIGHT - LEFT);
-}
-
-static double at_y(const struct scale *s, double y)
-{
-    double v = BOTTOM - (y - s->y0) / (s->y1 - s->y0) * (BOTTOM - TOP);
-    return v < -1e4 ? -1e4 : v > 1e4 ? 1e4 : v;
+    sb_printf(b, "c%zu d%zu", run % N_COLOURS, run / N_COLOURS % 3);
 }
 
 /* ---- lines ---- */
 
-/* Which of many points are drawn: of each bucket of neighbours the least and the
- * largest, and all that are no numbers, which are gaps. */
-static bool is_drawn(const double *v, size_t n, size_t i)
+static void line_free(struct line *l)
 {
-    if (n <= 2 * BUCKETS || !isfinite(v[i]))
-        return true;
-    size_t bucket = i * BUCKETS / n, from = (bucket * n + BUCKETS - 1) / BUCKETS,
-           to = ((bucket + 1) * n + BUCKETS - 1) / BUCKETS;
-    while (!isfinite(v[from])) /* at i at the latest it is one */
-        from++;
-    size_t least = from, most = from;
-    for (size_t k = from; k < to; k++) {
-        least = v[k] < v[least] ? k : least;
-        most = v[k] > v[most] ? k : most;
-    }
-    return i == least || i == most;
+    for (int i = 0; i < N_LEVELS; i++)
+        mem_free(l->soft[i]);
+    mem_free(l->height);
+    mem_free(l->keep);
 }
 
-/* `sparse`: numbers that are rare are joined over the lines between them. */
-static void put_line(struct strbuf *b, const struct scale *s, const struct plot_run *r,
-                     const double *v, bool sparse, const char *class, size_t colour)
+static int line_make(const struct plot_curve *c, size_t run, const struct panel *p,
+                     const struct plot_axis *axis, struct line *l, struct runt_err *err)
 {
+    bool ok;
+    *l = (struct line){.curve = c, .run = run};
+    l->height = mem_array(c->n, sizeof *l->height);
+    l->keep = mem_array(c->n, sizeof *l->keep);
+    ok = l->height && l->keep;
+    for (size_t i = 0; ok && i < c->n; i++)
+        l->height[i] =
+            isfinite(c->values[i]) ? plot_at(axis, c->values[i]) : (double)NAN;
+    for (int k = 0; ok && p->smooth && k < N_LEVELS; k++) {
+        l->soft[k] = mem_array(c->n, sizeof *l->soft[k]);
+        ok = l->soft[k];
+        if (ok)
+            plot_smooth(l->height, c->n, levels[k] * (double)c->n, l->soft[k]);
+    }
+    if (ok)
+        return 0;
+    line_free(l);
+    return err_nomem(err, "a plot");
+}
+
+/* The next number that is drawn, from i on. */
+static size_t next_kept(const struct line *l, size_t i)
+{
+    while (i < l->curve->n && !l->keep[i])
+        i++;
+    return i;
+}
+
+/* A path through the numbers that are kept; one between two gaps becomes a dot. */
+static void put_path(const struct page *p, const struct line *l, const double *height,
+                     const char *class)
+{
+    struct strbuf *b = p->out;
     bool pen = false;
-    sb_printf(b, "<path class=\"%s c%zu\" d=\"", class, colour % COLOURS);
-    for (size_t i = 0; i < r->n; i++) {
-        if (!isfinite(v[i]))
-            pen = pen && sparse;
-        else if (is_drawn(v, r->n, i)) {
-            sb_printf(b, "%c%.1f %.1f", pen ? 'L' : 'M', at_x(s, (double)r->steps[i]),
-                      at_y(s, v[i]));
-            pen = true;
-        }
+    sb_printf(b, "<path class=\"%s ", class);
+    put_style(b, l->run);
+    sb_printf(b, "\" data-run=\"%zu\" d=\"", l->run);
+    for (size_t i = next_kept(l, 0), next; i < l->curve->n; i = next) {
+        next = next_kept(l, i + 1);
+        bool is = isfinite(height[i]);
+        if (is)
+            sb_printf(b, "%c%.1f %.1f", pen ? 'L' : 'M',
+                      UNITS * plot_at(&p->steps, (double)l->curve->steps[i]),
+                      UNITS * (1 - height[i]));
+        if (is && !pen && (next == l->curve->n || !isfinite(height[next])))
+            sb_str(b, "h0");
+        pen = is;
     }
     sb_str(b, "\"/>\n");
 }
 
-static void put_least(struct strbuf *b, const struct scale *s, const struct plot_run *r,
-                      const double *v, size_t colour)
+/* The least of a curve that has a number. */
+static size_t least_of(const struct plot_curve *c)
 {
-    size_t best = r->n;
-    for (size_t i = 0; i < r->n; i++)
-        if (isfinite(v[i]) && (best == r->n || v[i] < v[best]))
+    size_t best = 0;
+    for (size_t i = 1; i < c->n; i++)
+        if (!isfinite(c->values[best]) || c->values[i] < c->values[best])
             best = i;
-    if (best == r->n)
+    return best;
+}
+
+static bool has_number(const struct plot_curve *c)
+{
+    for (size_t i = 0; i < c->n; i++)
+        if (isfinite(c->values[i]))
+            return true;
+    return false;
+}
+
+static void put_dot(const struct page *p, const struct line *l, size_t i,
+                    const char *class)
+{
+    sb_printf(p->out, "<path class=\"%s ", class);
+    put_style(p->out, l->run);
+    sb_printf(p->out,
+              "\" data-run=\"%zu\" data-step=\"%" PRIu64 "\" d=\"M%.1f %.1fh0\"/>\n",
+              l->run, l->curve->steps[i],
+              UNITS * plot_at(&p->steps, (double)l->curve->steps[i]),
+              UNITS * (1 - l->height[i]));
+}
+
+static void put_dots(const struct page *p, const struct line *l)
+{
+    if (l->curve->n <= MAX_DOTS)
+        for (size_t i = 0; i < l->curve->n; i++)
+            if (isfinite(l->height[i]))
+                put_dot(p, l, i, "dot");
+    if (!has_number(l->curve))
         return;
-    double x = at_x(s, (double)r->steps[best]), y = at_y(s, v[best]);
-    sb_printf(b, "<circle class=\"best c%zu\" cx=\"%.1f\" cy=\"%.1f\" r=\"5\"/>\n",
-              colour % COLOURS, x, y);
-    sb_printf(b, "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"%s\">%.4g</text>\n", x,
-              y - 10, x > RIGHT - 40 ? "end" : "middle", v[best]);
+    put_dot(p, l, least_of(l->curve), "ring");
+    put_dot(p, l, least_of(l->curve), "hole");
 }
 
 /* ---- axes ---- */
 
-/* 1, 2 or 5 times a power of ten, so that there are at most `most` of them. */
-static double tick_step(double span, int most)
+static void put_axes(const struct page *p, const struct plot_axis *axis)
 {
-    double step = pow(10, floor(log10(span / most)));
-    static const double factors[] = {1, 2, 5, 10};
-    for (int i = 0; i < 4; i++)
-        if (span / (step * factors[i]) <= most)
-            return step * factors[i];
-    return step * 10;
+    char label[PLOT_LABEL];
+    struct strbuf *b = p->out;
+    struct plot_ticks t = plot_find_ticks(axis, 6, false);
+    sb_str(b, "<div class=\"ys\">");
+    for (size_t i = 0; i < t.n; i++)
+        sb_printf(b, "<span style=\"bottom:%.2f%%\">%s</span>",
+                  100 * plot_at(axis, t.at[i]), plot_label(t.at[i], t.step, label));
+    sb_str(b, "</div>\n<div class=\"xs\">");
+    t = plot_find_ticks(&p->steps, 8, true);
+    for (size_t i = 0; i < t.n; i++)
+        sb_printf(b, "<span style=\"left:%.2f%%\">%s</span>",
+                  100 * plot_at(&p->steps, t.at[i]),
+                  plot_label(t.at[i], t.step, label));
+    sb_str(b, "</div>\n");
 }
 
-static void put_axes(struct strbuf *b, const struct scale *s)
+static void put_grid(struct strbuf *b, const struct plot_axis *axis)
 {
-    double step = tick_step(s->y1 - s->y0, 6);
-    for (double k = ceil(s->y0 / step); k * step <= s->y1; k++) {
-        double y = at_y(s, k * step);
-        sb_printf(b,
-                  "<line class=\"grid\" x1=\"%d\" x2=\"%d\" y1=\"%.1f\" y2=\"%.1f\"/>"
-                  "<text x=\"%d\" y=\"%.1f\" text-anchor=\"end\">%.6g</text>\n",
-                  LEFT, RIGHT, y, y, LEFT - 8, y + 4, k * step + 0.0);
-    }
-    step = fmax(tick_step(s->x1 - s->x0, 8), 1);
-    for (double k = ceil(s->x0 / step); k * step <= s->x1; k++) {
-        double x = at_x(s, k * step);
-        sb_printf(b,
-                  "<line class=\"grid\" x1=\"%.1f\" x2=\"%.1f\" y1=\"%d\" y2=\"%d\"/>"
-                  "<text x=\"%.1f\" y=\"%d\" text-anchor=\"middle\">%.10g</text>\n",
-                  x, x, BOTTOM, BOTTOM + 5, x, BOTTOM + 24, k * step + 0.0);
-    }
+    struct plot_ticks t = plot_find_ticks(axis, 6, false);
+    sb_str(b, "<path class=\"grid\" d=\"");
+    for (size_t i = 0; i < t.n; i++)
+        sb_printf(b, "M0 %.1fH%d", UNITS * (1 - plot_at(axis, t.at[i])), UNITS);
+    sb_str(b, "\"/>\n");
 }
 
-/* ---- the page ---- */
+/* ---- what the script reads ---- */
 
-/* What the script reads: the points that are drawn, as the log has them. */
-static void put_points(struct strbuf *b, const struct scale *s,
-                       const struct plot_run *runs, size_t n_runs,
-                       enum plot_series series)
+static void put_number(struct strbuf *b, const char *format, double v)
 {
-    sb_printf(
-        b,
-        "<script type=\"application/json\">{\"width\":%d,\"left\":%d,\"right\":%d,"
-        "\"top\":%d,\"bottom\":%d,\"from\":%.17g,\"to\":%.17g,\"runs\":[",
-        WIDTH, LEFT, RIGHT, TOP, BOTTOM, s->x0, s->x1);
-    for (size_t k = 0; k < n_runs; k++) {
-        const double *v = runs[k].value[series];
-        bool first = true;
-        sb_printf(b, "%s{\"points\":[", k ? "," : "");
-        for (size_t i = 0; i < runs[k].n; i++) {
-            if (!isfinite(v[i]) || !is_drawn(v, runs[k].n, i))
-                continue;
-            sb_printf(b, "%s[%" PRIu64 ",%.6g]", first ? "" : ",", runs[k].steps[i],
-                      v[i]);
-            first = false;
-        }
-        sb_str(b, "]}");
-    }
-    sb_str(b, "]}</script>\n");
+    if (isfinite(v))
+        sb_printf(b, format, v);
+    else
+        sb_str(b, "null");
 }
 
-static int put_panel(struct strbuf *b, const struct panel *p,
-                     const struct plot_run *runs, size_t n_runs, struct runt_err *err)
+/* "name":[...] of the numbers that are kept. */
+static void put_array(struct strbuf *b, const char *name, const struct line *l,
+                      const double *v, double unit, const char *format)
 {
-    struct scale s;
-    int rc = 0;
-    if (!find_scale(runs, n_runs, p->series, &s, err, &rc))
-        return rc;
-    sb_printf(
-        b,
-        "<figure><figcaption>%s</figcaption>\n"
-        "<svg viewBox=\"0 0 %d %d\" role=\"img\" aria-label=\"%s\">\n"
-        "<clipPath id=\"p%d\"><rect x=\"%d\" y=\"%d\" width=\"%d\" height=\"%d\"/>"
-        "</clipPath>\n",
-        p->title, WIDTH, HEIGHT, p->title, p->series, LEFT, TOP, RIGHT - LEFT,
-        BOTTOM - TOP);
-    put_axes(b, &s);
-    sb_printf(b, "<g clip-path=\"url(#p%d)\">\n", p->series);
-    for (size_t k = 0; k < n_runs && p->smooth; k++)
-        put_line(b, &s, &runs[k], runs[k].value[p->series], false, "raw", k);
-    for (size_t k = 0; k < n_runs && !rc; k++) {
-        const double *v = runs[k].value[p->series];
-        double *soft = p->smooth ? smoothed(&runs[k], v) : NULL;
-        if (p->smooth && !soft)
-            rc = err_nomem(err, "a plot");
+    const char *between = "";
+    sb_printf(b, "\"%s\":[", name);
+    for (size_t i = next_kept(l, 0); i < l->curve->n; i = next_kept(l, i + 1)) {
+        sb_str(b, between);
+        put_number(b, format, v ? unit * v[i] : (double)l->curve->steps[i]);
+        between = ",";
+    }
+    sb_char(b, ']');
+}
+
+static void keep_raw(struct line *l)
+{
+    plot_thin(l->curve->values, l->curve->n, RAW_LINEAR, RAW_LOG, l->keep);
+}
+
+static void keep_soft(struct line *l, int level)
+{
+    plot_thin(l->soft[level], l->curve->n, SMOOTH_LINEAR, SMOOTH_LOG, l->keep);
+}
+
+static void put_data(struct strbuf *b, struct line *l)
+{
+    sb_char(b, '{');
+    keep_raw(l);
+    put_array(b, "steps", l, NULL, 1, "%.0f");
+    sb_char(b, ',');
+    put_array(b, "values", l, l->curve->values, 1, "%.7g");
+    sb_str(b, ",\"soft\":[");
+    for (int k = 0; k < N_LEVELS && l->soft[k]; k++) {
+        keep_soft(l, k);
+        sb_str(b, k ? ",{" : "{");
+        put_array(b, "steps", l, NULL, 1, "%.0f");
+        sb_char(b, ',');
+        put_array(b, "heights", l, l->soft[k], UNITS, "%.1f");
+        sb_char(b, '}');
+    }
+    sb_str(b, "]}");
+}
+
+/* ---- panels ---- */
+
+static void put_drawing(const struct page *p, const struct panel *panel,
+                        const struct plot_axis *axis, struct line *lines)
+{
+    struct strbuf *b = p->out;
+    sb_printf(b,
+              "<div class=\"area\"><svg viewBox=\"0 0 %d %d\" "
+              "preserveAspectRatio=\"none\" role=\"img\" aria-label=\"%s\">\n",
+              UNITS, UNITS, panel->title);
+    put_grid(b, axis);
+    for (size_t k = 0; k < p->n_runs && panel->smooth; k++) {
+        keep_raw(&lines[k]);
+        put_path(p, &lines[k], lines[k].height, "raw");
+    }
+    for (size_t k = 0; k < p->n_runs; k++) {
+        if (panel->smooth)
+            keep_soft(&lines[k], LEVEL);
         else
-            put_line(b, &s, &runs[k], soft ? soft : v, p->least, "line", k);
-        mem_free(soft);
+            keep_raw(&lines[k]);
+        put_path(p, &lines[k], panel->smooth ? lines[k].soft[LEVEL] : lines[k].height,
+                 "line");
     }
-    sb_str(b, "</g>\n");
-    for (size_t k = 0; k < n_runs && p->least; k++)
-        put_least(b, &s, &runs[k], runs[k].value[p->series], k);
-    sb_str(b, "</svg>\n");
-    put_points(b, &s, runs, n_runs, p->series);
-    sb_str(b, "</figure>\n");
+    for (size_t k = 0; k < p->n_runs && panel->least; k++)
+        put_dots(p, &lines[k]);
+    sb_str(b, "</svg>");
+    if (panel->least && p->n_runs == 1) {
+        const struct plot_curve *c = lines[0].curve;
+        size_t best = least_of(c);
+        double x = plot_at(&p->steps, (double)c->steps[best]);
+        sb_printf(b,
+                  "<span class=\"best%s\" data-step=\"%" PRIu64
+                  "\" style=\"left:%.2f%%;bottom:%.2f%%\">%.4g at "
+                  "step %" PRIu64 "</span>",
+                  x > 0.75   ? " left"
+                  : x < 0.25 ? " right"
+                             : "",
+                  c->steps[best], 100 * x, 100 * lines[0].height[best], c->values[best],
+                  c->steps[best]);
+    }
+    sb_str(b, "</div>\n");
+}
+
+static void put_panel(const struct page *p, const struct panel *panel,
+                      const struct plot_axis *axis, double most, struct line *lines)
+{
+    struct strbuf *b = p->out;
+    char label[PLOT_LABEL];
+    sb_printf(b, "<figure><figcaption>%s", panel->title);
+    if (axis->log)
+        sb_str(b, "<small>logarithmic</small>");
+    if (most > axis->hi)
+        sb_printf(b, "<small>up to %s, beyond the scale</small>",
+                  plot_label(most, 0, label));
+    sb_str(b, "</figcaption>\n<div class=\"plot\">");
+    put_drawing(p, panel, axis, lines);
+    put_axes(p, axis);
+    sb_printf(b,
+              "</div>\n<script type=\"application/json\">{\"lo\":%.17g,\"hi\":%.17g,"
+              "\"log\":%s,\"runs\":[",
+              axis->lo, axis->hi, axis->log ? "true" : "false");
+    for (size_t k = 0; k < p->n_runs; k++) {
+        if (k)
+            sb_str(b, ",\n");
+        put_data(b, &lines[k]);
+    }
+    sb_str(b, "]}</script></figure>\n");
+}
+
+static int add_panel(const struct page *p, const struct panel *panel,
+                     struct runt_err *err)
+{
+    struct plot_axis axis;
+    double most;
+    bool any;
+    size_t n = 0;
+    int rc =
+        plot_values_axis(p->runs, p->n_runs, panel->series, &axis, &most, &any, err);
+    if (rc || !any)
+        return rc;
+    struct line *lines = mem_array(p->n_runs, sizeof *lines);
+    if (!lines)
+        return err_nomem(err, "a plot");
+    for (; n < p->n_runs && !rc; n += !rc)
+        rc = line_make(&p->runs[n].curves[panel->series], n, panel, &axis, &lines[n],
+                       err);
+    if (!rc)
+        put_panel(p, panel, &axis, most, lines);
+    for (size_t k = 0; k < n; k++)
+        line_free(&lines[k]);
+    mem_free(lines);
     return rc;
 }
 
-static double last_of(const struct plot_run *r, enum plot_series s)
+/* ---- around them ---- */
+
+static void put_legend(const struct page *p)
 {
-    for (size_t i = r->n; i-- > 0;)
-        if (isfinite(r->value[s][i]))
-            return r->value[s][i];
+    struct strbuf *b = p->out;
+    sb_str(b, "<div class=\"bar\"><div class=\"legend\">");
+    for (size_t k = 0; k < p->n_runs; k++) {
+        sb_printf(b, "<button type=\"button\" data-run=\"%zu\"><i class=\"key ", k);
+        put_style(b, k);
+        sb_str(b, "\"></i>");
+        put_name(p, k);
+        sb_str(b, "</button>");
+    }
+    sb_printf(
+        b,
+        "</div><div class=\"tools\" hidden><label>smoothing <input type=\"range\" "
+        "id=\"level\" autocomplete=\"off\" min=\"0\" max=\"%d\" "
+        "value=\"%d\"></label><label><input "
+        "type=\"checkbox\" id=\"log\" autocomplete=\"off\"> logarithmic "
+        "steps</label></div></div>\n",
+        N_LEVELS - 1, LEVEL);
+}
+
+/* Left open, for more to come. */
+static void put_cell(struct strbuf *b, const char *head, int decimals, double v)
+{
+    char label[PLOT_LABEL];
+    sb_printf(b, "<td data-head=\"%s\">", head);
+    if (!isfinite(v))
+        sb_str(b, "&ndash;");
+    else if (decimals && fabs(v) >= 1000)
+        sb_str(b, plot_label(v, 0, label));
+    else
+        sb_printf(b, "%.*f", decimals, v);
+}
+
+/* The last number of a curve. */
+static double last_of(const struct plot_curve *c)
+{
+    for (size_t i = c->n; i-- > 0;)
+        if (isfinite(c->values[i]))
+            return c->values[i];
     return (double)NAN;
 }
 
-static double least_of(const struct plot_run *r, enum plot_series s)
+static double mean_of(const struct plot_curve *c)
 {
-    double least = (double)NAN;
-    for (size_t i = 0; i < r->n; i++)
-        least = fmin(least, isfinite(r->value[s][i]) ? r->value[s][i] : (double)NAN);
-    return least;
-}
-
-static void put_cell(struct strbuf *b, double v)
-{
-    if (isfinite(v))
-        sb_printf(b, "<td>%.4f</td>", v);
-    else
-        sb_str(b, "<td>&ndash;</td>");
-}
-
-static void put_table(struct strbuf *b, const struct plot_run *runs, size_t n_runs)
-{
-    sb_str(b,
-           "<div class=\"wide\"><table><tr><th>run</th><th>steps</th><th>last loss</th>"
-           "<th>last validation</th><th>best validation</th></tr>\n");
-    for (size_t k = 0; k < n_runs; k++) {
-        sb_printf(b, "<tr><td><b class=\"key c%zu\"></b>", k % COLOURS);
-        put_escaped(b, runs[k].name);
-        sb_printf(b, "</td><td>%" PRIu64 "</td>", runs[k].steps[runs[k].n - 1]);
-        put_cell(b, last_of(&runs[k], PLOT_LOSS));
-        put_cell(b, last_of(&runs[k], PLOT_VAL));
-        put_cell(b, least_of(&runs[k], PLOT_VAL));
-        sb_str(b, "</tr>\n");
+    double sum = 0;
+    size_t n = 0;
+    for (size_t i = 0; i < c->n; i++) {
+        bool is = isfinite(c->values[i]);
+        sum += is ? c->values[i] : 0;
+        n += is;
     }
-    sb_str(b, "</table></div>\n");
+    return n ? sum / (double)n : (double)NAN;
+}
+
+static void put_row(const struct page *p, size_t run)
+{
+    struct strbuf *b = p->out;
+    const struct plot_run *r = &p->runs[run];
+    const struct plot_curve *loss = &r->curves[PLOT_LOSS], *val = &r->curves[PLOT_VAL];
+    sb_printf(b, "<tr data-run=\"%zu\"><td><i class=\"key ", run);
+    put_style(b, run);
+    sb_str(b, "\"></i>");
+    put_name(p, run);
+    sb_printf(b, "</td><td data-head=\"steps\">%" PRIu64 "</td>", r->last_step);
+    put_cell(b, "last loss", 4, last_of(loss));
+    if (loss->n && !isfinite(loss->values[loss->n - 1]))
+        sb_str(b, " <b class=\"bad\">then not a number</b>");
+    sb_str(b, "</td>");
+    put_cell(b, "least validation loss", 4,
+             has_number(val) ? val->values[least_of(val)] : (double)NAN);
+    if (has_number(val))
+        sb_printf(b, " <small>at step %" PRIu64 "</small>", val->steps[least_of(val)]);
+    sb_str(b, "</td>");
+    put_cell(b, "tokens per second", 0, mean_of(&r->curves[PLOT_SPEED]));
+    sb_str(b, "</td></tr>\n");
+}
+
+static void put_table(const struct page *p)
+{
+    struct strbuf *b = p->out;
+    sb_str(b, "<table><thead><tr><th>run</th><th>steps</th><th>last loss</th><th>least "
+              "validation loss</th><th>tokens per second</th></tr></thead><tbody>\n");
+    for (size_t k = 0; k < p->n_runs; k++)
+        put_row(p, k);
+    sb_str(b, "</tbody></table>\n");
+}
+
+int plot_page(const char *title, const struct plot_run *runs, size_t n_runs,
+              struct strbuf *out, struct runt_err *err)
+{
+    struct page p = {out, runs, n_runs, plot_steps_axis(runs, n_runs)};
+    int rc = 0;
+    sb_str(out,
+           "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
+           "<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\n"
+           "<meta name=\"color-scheme\" content=\"light dark\">\n<title>");
+    put_text(out, title);
+    sb_str(out, "</title>\n<style>\n");
+    sb_str(out, page_style);
+    sb_str(out, "</style>\n</head>\n<body>\n<h1>");
+    put_text(out, title);
+    sb_str(out, "</h1>\n");
+    put_legend(&p);
+    sb_printf(out, "<main%s data-from=\"%.17g\" data-to=\"%.17g\">\n",
+              n_runs > 2 ? " class=\"many\"" : "", p.steps.lo, p.steps.hi);
+    for (size_t i = 0; i < sizeof panels / sizeof *panels && !rc; i++)
+        rc = add_panel(&p, &panels[i], err);
+    sb_str(out, "</main>\n");
+    put_table(&p);
+    sb_str(out, "<script>\n");
+    sb_str(out, page_script);
+    sb_str(out, "</script>\n</body>\n</html>\n");
+    return !rc && out->failed ? err_nomem(err, "a plot") : rc;
 }
 
 int plot_write(const char *path, const char *title, const struct plot_run *runs,
                size_t n_runs, struct runt_err *err)
 {
     struct strbuf b = {0};
-    struct file_out *f;
-    int rc = 0;
-    sb_str(&b,
-           "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n"
-           "<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\n"
-           "<title>");
-    put_escaped(&b, title);
-    sb_str(&b, "</title>\n<style>\n");
-    sb_str(&b, plot_style);
-    sb_str(&b, "</style></head><body>\n<h1>");
-    put_escaped(&b, title);
-    sb_str(&b, "</h1>\n");
-    put_table(&b, runs, n_runs);
-    for (size_t i = 0; i < sizeof panels / sizeof *panels && !rc; i++)
-        rc = put_panel(&b, &panels[i], runs, n_runs, err);
-    sb_str(&b, "<script>\n");
-    sb_str(&b, plot_script);
-    sb_str(&b, "</script>\n</body></html>\n");
-    if (!rc && b.failed)
-        rc = err_nomem(err, "a plot");
+    struct file_out *f = NULL;
+    int rc = plot_page(title, runs, n_runs, &b, err);
     if (!rc)
         rc = file_out_open(path, &f, err);
-    if (!rc && (rc = file_out_write(f, b.data, b.len, err)))
-        file_out_abort(f);
-    else if (!rc)
+    if (!rc)
+        rc = file_out_write(f, b.data, b.len, err);
+    if (!rc)
         rc = file_out_commit(f, err);
+    else
+        file_out_abort(f);
     sb_free(&b);
     return rc;
 }
