@@ -16,11 +16,12 @@
 #include <string.h>
 
 /* How far from a double's result a float's may be: of the loss, of a gradient's largest
- * element. */
+ * element.  Sums of 15 numbers in bfloat16 leave more than those of 128. */
 struct tolerance {
     double loss, gradient;
 };
-static const struct tolerance exact = {1e-6, 1e-4}, coarse = {2e-2, 2e-2};
+static const struct tolerance exact = {1e-6, 1e-4}, coarse = {2e-2, 2e-2},
+                              coarse_and_odd = {2e-2, 3e-2};
 
 static void near(const char *what, double got, double want, double tolerance)
 {
@@ -103,7 +104,10 @@ static void check_step(struct net *n, const struct tokens *t, const json_t *want
 /* A float32 sum of 4,096 exponentials of which one is 1 is 2e-6 low: that is the error
  * of a loss, and shows where a model knows the batch by heart and its loss is next to
  * 0. */
-static const double low = 5e-6, low_norm = 2e-5;
+static const double low = 5e-6;
+/* AdamW's steps have the size of the rate however small a gradient is, so rounding of
+ * small ones shows in the next gradients: more than in the losses. */
+static const double norm_tolerance = 5e-4;
 
 static void check_adamw(struct net *n, const struct tokens *t, const json_t *want,
                         double tolerance)
@@ -127,7 +131,7 @@ static void check_adamw(struct net *n, const struct tokens *t, const json_t *wan
         near("a step's loss", net_run(n, &b) * (double)b.weight, loss,
              tolerance * loss + low);
         double got = optim_norm(optim);
-        near("a step's norm", got, norm, tolerance * norm + low_norm);
+        near("a step's norm", got, norm, norm_tolerance * norm);
         optim_step(optim, s, got);
     }
     b.learn = false;
@@ -247,7 +251,7 @@ static void gradients_of_the_odd_model(void **state)
         struct odd o = odd_open();
         struct net *n =
             odd_net(&o, (enum gemm_type)type, o.tokens.n_seqs, o.tokens.seq_len);
-        check_step(n, &o.tokens, o.oracle, type == GEMM_F32 ? exact : coarse);
+        check_step(n, &o.tokens, o.oracle, type == GEMM_F32 ? exact : coarse_and_odd);
         net_unmade(n);
         odd_close(&o);
     }
