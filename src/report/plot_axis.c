@@ -32,7 +32,7 @@ static void spread(struct plot_axis *a)
 
 struct plot_axis plot_steps_axis(const struct plot_run *runs, size_t n_runs)
 {
-    struct plot_axis a = {INFINITY, -INFINITY, false};
+    struct plot_axis a = {(double)INFINITY, -(double)INFINITY, false};
     for (size_t k = 0; k < n_runs; k++)
         for (int s = 0; s < PLOT_N_SERIES; s++) {
             const struct plot_curve *c = &runs[k].curves[s];
@@ -66,7 +66,7 @@ static int sorted(const struct plot_run *runs, size_t n_runs, enum plot_series s
     if (!all)
         return err_nomem(err, "a plot");
     *n = 0;
-    *first = -INFINITY;
+    *first = -(double)INFINITY;
     for (size_t k = 0; k < n_runs; k++) {
         const struct plot_curve *c = &runs[k].curves[s];
         bool begun = false;
