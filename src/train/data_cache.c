@@ -14,10 +14,10 @@
 struct header {
     char magic[8]; /* with the version */
     uint64_t key[2], n_docs, n_tokens, text_bytes, wide;
-    uint64_t check; /* of all that follows */
+    uint64_t check; /* of all else */
 };
 
-static const char magic[8] = {'r', 'u', 'n', 't', 't', 'o', 'k', '1'};
+static const char magic[8] = {'r', 'u', 'n', 't', 't', 'o', 'k', '2'};
 static const uint64_t seeds[2] = {0x72756e74, 0x746f6b73};
 
 /* ---- which file ---- */
@@ -60,6 +60,12 @@ static char *cache_folder(const struct data_options *o)
 
 /* ---- reading it ---- */
 
+static uint64_t checksum(struct header h, const void *body, size_t n)
+{
+    h.check = 0;
+    return fold(fold(1, &h, sizeof h), body, n);
+}
+
 static bool is_sound(struct data_tokens *t, const uint64_t key[2], size_t n_vocab)
 {
     const struct header *h = (const struct header *)t->map.data;
@@ -71,7 +77,7 @@ static bool is_sound(struct data_tokens *t, const uint64_t key[2], size_t n_voca
         !size_mul(2 * h->n_docs + 1, sizeof(uint64_t), &part) ||
         !size_add(size, part, &size) || !size_mul(h->n_tokens, width, &part) ||
         !size_add(size, part, &size) || size != t->map.size ||
-        fold(1, h + 1, size - sizeof *h) != h->check)
+        checksum(*h, h + 1, size - sizeof *h) != h->check)
         return false;
     t->n_docs = h->n_docs;
     t->n_tokens = h->n_tokens;
@@ -183,7 +189,7 @@ static int write_file(const struct making *m, const char *file, const uint64_t k
            m->n_docs * sizeof(uint64_t));
     memcpy(body + table * sizeof(uint64_t), m->ids, n_ids);
     size_t size = table * sizeof(uint64_t) + n_ids;
-    h.check = fold(1, body, size);
+    h.check = checksum(h, body, size);
     int rc = file_out_open(file, &f, err);
     if (!rc) {
         rc = file_out_write(f, &h, sizeof h, err);

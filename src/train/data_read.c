@@ -114,7 +114,7 @@ size_t data_piece(const char *text, size_t n, size_t most)
     enum { SEARCH = 1 << 16 };
     if (n <= most)
         return n;
-    for (size_t i = most; i > most / 2 && i > most - SEARCH; i--)
+    for (size_t i = most; i > most / 2 && i + SEARCH > most; i--)
         if (text[i] == ' ' && isalpha((unsigned char)text[i - 1]) &&
             isalpha((unsigned char)text[i + 1]))
             return i;
