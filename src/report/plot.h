@@ -16,7 +16,7 @@ enum plot_series { PLOT_LOSS, PLOT_VAL, PLOT_NORM, PLOT_LR, PLOT_SPEED, PLOT_N_S
 struct plot_curve {
     size_t n, room;
     uint64_t *steps; /* ascending */
-    double *values;  /* numbers of 1e100 and more are NAN */
+    double *values;  /* NAN from 1e100 on, 0 below 1e-100 */
 };
 
 struct plot_run {

@@ -12,9 +12,9 @@
 
 enum { MAX_LOG = 1 << 30 };
 
-/* What is larger has left the world of losses; sums and spans of such numbers would
- * leave that of doubles. */
-static const double too_large = 1e100;
+/* What is larger, or smaller, has left the world of losses; sums, spans and quotients of
+ * such numbers would leave that of doubles. */
+static const double too_large = 1e100, too_small = 1e-100;
 
 static const char *const members[PLOT_N_SERIES] = {
     [PLOT_LOSS] = "loss",
@@ -48,6 +48,8 @@ static int put(struct plot_curve *c, uint64_t step, double value, struct runt_er
         c->room = room;
     }
     c->steps[c->n] = step;
+    if (fabs(value) < too_small)
+        value = 0;
     c->values[c->n++] = fabs(value) < too_large ? value : (double)NAN;
     return 0;
 }
