@@ -205,7 +205,7 @@ def where_it_goes():
     large_numbers()
     before = sorted(os.listdir(path(".")))
     for name, args, words in (
-            ("a folder with something in it", [model(), path("full")], ["not empty", path("full")]),
+            ("a folder with something in it", [model(), path("full")], ["is not empty; name a new folder", path("full")]),
             ("a file in its place", [model(), path("file")], [path("file"), "is a file"]),
             ("a file above it", [model(), path("file", "new")], ["file/new"]),
             ("nothing above it", [model(), path("none", "new")], ["none/new"]),

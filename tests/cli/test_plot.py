@@ -67,12 +67,12 @@ class Page(html.parser.HTMLParser):
     def points(self, title, run=0):
         """{step: number} as the script reads them."""
         d = self.panels[title]["data"]["runs"][run]
-        assert len(d["steps"]) == len(d["values"])
+        assert len(d["steps"]) == len(d["values"]) == len(set(d["steps"]))
         return dict(zip(d["steps"], d["values"]))
 
 
 def drawn(d):
-    return [tuple(map(float, p)) for p in re.findall(r"[ML]([\d.]+) ([\d.]+)", d)]
+    return [tuple(map(float, p)) for p in re.findall(r"[ML](-?[\d.]+) (-?[\d.]+)", d)]
 
 
 def log(name, lines):
