@@ -12,8 +12,8 @@
 
 enum { MAX_LOG = 1 << 30 };
 
-/* What is larger, or smaller, has left the world of losses; sums, spans and quotients of
- * such numbers would leave that of doubles. */
+/* What is larger, or smaller, has left the world of losses; sums, spans and quotients
+ * of such numbers would leave that of doubles. */
 static const double too_large = 1e100, too_small = 1e-100;
 
 static const char *const members[PLOT_N_SERIES] = {
