@@ -154,6 +154,12 @@ static void smoothing_is_a_mean_of_the_past(void **state)
     assert_true(fabs(out[999] - 0.2) < 0.01); /* knows nothing of what comes */
     assert_true(out[1010] > 0.25 && out[1010] < 0.5);
     assert_true(fabs(out[N - 1] - 0.8) < 0.01);
+    for (size_t i = 0; i < N; i++)
+        v[i] = 1 / (1 + 0.1 * (double)i);
+    plot_smooth(v, N, 50, out);
+    for (size_t i = 0; i < N; i++) /* a steep beginning is followed closely */
+        assert_true(out[i] >= v[i] && out[i] < v[i] + 0.1);
+    v[500] = (double)NAN;
     plot_smooth(v, N, 0, out);
     for (size_t i = 0; i < N; i++)
         assert_true(i == 500 || out[i] == v[i]);
