@@ -42,6 +42,7 @@ static int grow(struct text *t, struct runt_err *err)
     return 0;
 }
 
+#if defined(HAVE_ZLIB) || defined(HAVE_ZSTD)
 static int cut_short(const struct text *t, struct runt_err *err)
 {
     return err_set(err, RUNT_E_FORMAT, "%s: this %s file is cut short", t->name,
@@ -52,6 +53,7 @@ static int damaged(const struct text *t, struct runt_err *err)
 {
     return err_set(err, RUNT_E_FORMAT, "%s: this %s file is damaged", t->name, t->what);
 }
+#endif
 
 #ifdef HAVE_ZLIB
 static int gunzip(const char *bytes, size_t n, struct text *t, struct runt_err *err)
