@@ -1,17 +1,11 @@
 /* runt export: from a model file to a folder as Hugging Face's programs read it. */
 #include "base/err.h"
-#include "base/file.h"
 #include "base/mem.h"
 #include "cli/convert.h"
+#include "cli/new_folder.h"
 #include "cli/verbs.h"
 #include "import/import.h"
 #include "model/model.h"
-
-#include <dirent.h>
-#include <errno.h>
-#include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 static int run(int argc, char **argv);
 
@@ -23,68 +17,6 @@ const struct cli_verb verb_export = {
                "runt export gpt2-r4.gguf gpt2-hf --type f16",
     .run = run,
 };
-
-static const char *const files[] = {"model.safetensors", "config.json",
-                                    "vocab.json",        "merges.txt",
-                                    "added_tokens.json", "tokenizer_config.json"};
-
-/* ---- the place ---- */
-
-/* Nothing is there, or an empty folder. */
-static int check_place(const char *dir, struct runt_err *err)
-{
-    size_t n = 0;
-    if (!*dir)
-        return err_set(err, RUNT_E_INVALID, "cannot create a folder without a name");
-    if (!file_exists(dir))
-        return 0;
-    DIR *d = opendir(dir);
-    if (!d && errno == ENOTDIR)
-        return err_set(err, RUNT_E_INVALID, "%s is a file; name a new folder", dir);
-    if (!d)
-        return err_errno(err, dir, "open");
-    while (readdir(d))
-        n++;
-    closedir(d);
-    return n <= 2 /* . and .. */
-               ? 0
-               : err_set(err, RUNT_E_INVALID, "%s is not empty; name a new folder",
-                         dir);
-}
-
-/* A new folder beside `dir`, hidden, that is nobody else's. */
-static int make_temporary(const char *dir, char **out, struct runt_err *err)
-{
-    const char *slash = strrchr(dir, '/');
-    int n = slash ? (int)(slash - dir) + 1 : 0;
-    for (int k = 0; k < 100; k++) {
-        char *tmp =
-            mem_printf("%.*s.%s.tmp-%ld-%d", n, dir, dir + n, (long)getpid(), k);
-        if (!tmp)
-            return err_nomem(err, "a path");
-        if (!mkdir(tmp, 0777)) {
-            *out = tmp;
-            return 0;
-        }
-        mem_free(tmp);
-        if (errno != EEXIST)
-            break;
-    }
-    return err_errno(err, dir, "create");
-}
-
-static void drop_folder(const char *dir)
-{
-    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
-        char *path = mem_printf("%s/%s", dir, files[i]);
-        if (path)
-            unlink(path);
-        mem_free(path);
-    }
-    rmdir(dir);
-}
-
-/* ---- what goes there ---- */
 
 static int fill(const char *dir, const struct gguf *g, const struct fmt_info *fmt,
                 struct gpt2_shape *s, struct runt_err *err)
@@ -115,28 +47,22 @@ static int fill(const char *dir, const struct gguf *g, const struct fmt_info *fm
     return rc;
 }
 
-/* The folder appears whole or not at all: it is filled under another name. */
 static int export_model(const char *in, const char *dir, const struct fmt_info *fmt,
                         struct gpt2_shape *s, struct runt_err *err)
 {
     struct gguf *g = NULL;
-    char *plain = mem_strdup(dir), *tmp = NULL;
-    for (size_t n = plain ? strlen(plain) : 0; n > 1 && plain[n - 1] == '/'; n--)
-        plain[n - 1] = 0;
-    int rc = plain ? check_place(plain, err) : err_nomem(err, "a path");
+    struct new_folder f = {0};
+    int rc = new_folder_check(dir, &f, err);
     if (!rc)
         rc = gguf_open(in, &g, err);
     if (!rc)
-        rc = make_temporary(plain, &tmp, err);
+        rc = new_folder_begin(&f, err);
     if (!rc)
-        rc = fill(tmp, g, fmt, s, err);
+        rc = fill(f.tmp, g, fmt, s, err);
     if (!rc)
-        rc = file_rename(tmp, plain, err);
-    if (rc && tmp)
-        drop_folder(tmp);
+        rc = new_folder_commit(&f, err);
+    new_folder_end(&f);
     gguf_close(g);
-    mem_free(plain);
-    mem_free(tmp);
     return rc;
 }
 

@@ -68,4 +68,12 @@ size_t data_n_val(const struct data *d);
 void data_val(const struct data *d, size_t first, size_t n, int32_t *inputs,
               int32_t *targets);
 
+/* ---- documents of a file (data_read.c) ---- */
+
+/* Calls fn for every document that is not empty, in order; a failure of fn ends it. */
+int data_read_documents(const char *path, const char *field,
+                        int (*fn)(void *ctx, const char *text, size_t n,
+                                  struct runt_err *err),
+                        void *ctx, struct runt_err *err);
+
 #endif

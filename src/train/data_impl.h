@@ -27,13 +27,7 @@ int data_tokens_open(const char *path, const struct data_options *o,
                      struct data_tokens *out, bool *cached, struct runt_err *err);
 void data_tokens_close(struct data_tokens *t);
 
-/* ---- documents of a file (data_read.c) ---- */
-
-/* Calls fn for every document that is not empty, in order; a failure of fn ends it. */
-int data_read_documents(const char *path, const char *field,
-                        int (*fn)(void *ctx, const char *text, size_t n,
-                                  struct runt_err *err),
-                        void *ctx, struct runt_err *err);
+/* ---- data_read.c ---- */
 
 /* Where to cut a text of more than `most` bytes so that its tokens stay what they are,
  * if it has any such place: before a space between a letter and a letter. */
