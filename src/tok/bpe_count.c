@@ -1,8 +1,8 @@
 /* Owns counting the words of texts: each thread counts pieces of them in a table of its
  * own, and the tables become one at the end.
  *
- * A text is cut only where every pre-tokenizer's state is the same, between a letter
- * and a space before a letter, so that the words do not depend on the cuts. */
+ * A text is cut only between a letter and a space, where a word always ends and what
+ * follows does not depend on it: so the words do not depend on the cuts. */
 #include "tok/bpe_impl.h"
 
 #include "base/err.h"
@@ -109,8 +109,8 @@ static bool is_letter(char c)
 
 static size_t piece_len(const char *p, size_t n)
 {
-    for (size_t i = PIECE; i + 1 < n; i++)
-        if (p[i] == ' ' && is_letter(p[i - 1]) && is_letter(p[i + 1]))
+    for (size_t i = PIECE; i < n; i++)
+        if (p[i] == ' ' && is_letter(p[i - 1]))
             return i;
     return n;
 }
