@@ -241,7 +241,7 @@ static void memory_may_run_out(void **state)
         optim_free(o);
         assert_int_equal(mem_live(), live);
         if (!rc) {
-            assert_int_equal(k, 4);
+            assert_int_equal(k, 6);
             break;
         }
         assert_int_equal(rc, RUNT_E_NOMEM);

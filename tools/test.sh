@@ -1,6 +1,6 @@
 #!/bin/sh
 # Every test with gcc; units and fuzzing corpora with clang too; those, hostile files and the
-# chat with gcc under AddressSanitizer and UBSan; the kernels on emulated AArch64.
+# chat with gcc under AddressSanitizer and UBSan; training over MPI; the kernels on emulated AArch64.
 set -u
 cd "$(dirname "$0")/.."
 [ -n "${RUNT_TEST_DATA:-}" ] || echo "RUNT_TEST_DATA is not set: some tests will be skipped"
@@ -25,6 +25,7 @@ one gcc gcc ""
 one clang clang "--suite unit --suite fuzz"
 one sanitize gcc "--suite unit --suite fuzz --suite hostile" -Dbuildtype=debugoptimized -Db_sanitize=address,undefined \
     -Db_lundef=false
+one mpi gcc "--suite mpi" -Dmpi=enabled -Dtests=disabled
 arm64=$(tools/test_emulated.sh arm64)
 exec python3 tools/test_summary.py gcc=build/test-gcc clang=build/test-clang \
-    sanitize=build/test-sanitize $arm64
+    sanitize=build/test-sanitize mpi=build/test-mpi $arm64

@@ -98,8 +98,8 @@ static int train(const struct cli_verb *v, struct train_setup *s, struct runt_er
     o.watch = train_view_step;
     o.ctx = &view;
     if (s->memory) {
-        rc = net_plan(&o.net, &memory, err);
-        if (!rc)
+        rc = trainer_plan(&o, &memory, err);
+        if (!rc && !comm_rank(s->comm))
             print_memory(&memory);
         return rc;
     }
@@ -110,8 +110,13 @@ static int train(const struct cli_verb *v, struct train_setup *s, struct runt_er
     const struct net *n = trainer_net(t);
     view.trainer = t;
     view.first = trainer_done(t);
-    if (!s->quiet || s->profile)
+    if (!s->quiet || s->profile || comm_size(s->comm) > 1)
         view.peak = grad_cpu_peak(&n->cpu);
+    rc = comm_meet(s->comm, &view.peak, 1, 0, err); /* of all processes */
+    if (rc) {
+        trainer_free(t);
+        return rc;
+    }
     if (!s->quiet) {
         print_data(data_get_stats(s->data));
         view.flops = net_flops(n, o.net.seq_len);
@@ -137,6 +142,17 @@ static int train(const struct cli_verb *v, struct train_setup *s, struct runt_er
     return rc;
 }
 
+/* The exit status, and the line why.  What all processes know, one of them says. */
+static int finish(const struct cli_verb *v, const struct train_setup *s, int rc,
+                  const struct runt_err *err)
+{
+    if (!rc)
+        return EXIT_OK;
+    if (!comm_rank(s->comm) || comm_lost(s->comm))
+        return cli_fail(v, err);
+    return err->code == RUNT_E_INTERRUPTED ? EXIT_INTERRUPTED : EXIT_FAILED;
+}
+
 static int run(int argc, char **argv)
 {
     const struct cli_verb *v = &verb_train;
@@ -145,11 +161,18 @@ static int run(int argc, char **argv)
     int rc = train_setup_parse(v, argc, argv, &s);
     if (rc)
         return rc;
+    rc = comm_open(&s.comm, &err);
     cli_catch_interrupt();
-    rc = train_setup_open(&s, &err);
+    if (!rc) {
+        s.quiet |= comm_rank(s.comm) > 0;
+        s.profile &= comm_rank(s.comm) == 0;
+        rc = train_setup_open(&s, &err);
+    }
     if (!rc)
         rc = train(v, &s, &err);
-    rc = rc ? cli_fail(v, &err) : EXIT_OK;
+    rc = finish(v, &s, rc, &err);
+    struct comm *comm = s.comm;
     train_setup_free(&s);
+    comm_close(comm, rc != EXIT_OK && rc != EXIT_INTERRUPTED);
     return rc;
 }

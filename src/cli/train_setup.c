@@ -308,6 +308,7 @@ int train_setup_parse(const struct cli_verb *v, int argc, char **argv,
         struct train_setup again;
         defaults(&again);
         again.checkpoint = s->checkpoint;
+        again.comm = s->comm;
         again.kept = s->kept;
         again.n_kept = s->n_kept;
         forget(s);
@@ -392,7 +393,7 @@ static int open_model(struct train_setup *s, struct runt_err *err)
         struct quant_options o = {.pool = s->pool};
         struct quant_report report = {0};
         rc = file_make_dirs(s->out, err);
-        path = mem_printf("%s/.init.gguf", s->out);
+        path = mem_printf("%s/.init-%ld.gguf", s->out, (long)getpid());
         if (!rc && !path)
             rc = err_nomem(err, "a path");
         const char *name = strrchr(s->init, '/');
@@ -458,7 +459,7 @@ static int open_data(struct train_setup *s, struct runt_err *err)
     return rc;
 }
 
-int train_setup_open(struct train_setup *s, struct runt_err *err)
+static int open_all(struct train_setup *s, struct runt_err *err)
 {
     int rc = pool_create((unsigned)s->threads, &s->pool, err);
     if (rc)
@@ -476,6 +477,18 @@ int train_setup_open(struct train_setup *s, struct runt_err *err)
     if (!rc)
         rc = open_tokenizer(s, err);
     return rc ? rc : open_data(s, err);
+}
+
+/* Process 0 first: the others find the tokens that it cached. */
+int train_setup_open(struct train_setup *s, struct runt_err *err)
+{
+    int rc = comm_rank(s->comm) ? 0 : open_all(s, err);
+    rc = comm_meet(s->comm, NULL, 0, rc, err);
+    if (rc || comm_size(s->comm) == 1)
+        return rc;
+    if (comm_rank(s->comm))
+        rc = open_all(s, err);
+    return comm_meet(s->comm, NULL, 0, rc, err);
 }
 
 /* ---- what the trainer wants ---- */
@@ -531,6 +544,7 @@ int train_setup_options(struct train_setup *s, struct trainer_options *out,
         .eval_every = (uint64_t)s->eval_every,
         .eval_tokens = (uint64_t)s->eval_tokens,
         .data = s->data,
+        .comm = s->comm,
         .folder = s->out,
         .log = s->log,
         .meta = {write_meta, s},

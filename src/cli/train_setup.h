@@ -24,6 +24,7 @@ struct train_setup {
     struct cli_args args;
     char **kept; /* arguments that a checkpoint keeps */
     size_t n_kept;
+    struct comm *comm; /* not owned */
     /* opened */
     struct pool *pool;
     struct gpt2_shape shape;

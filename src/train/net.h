@@ -100,9 +100,15 @@ struct net_batch {
     bool learn;
     /* Called by one thread when g[from .. to) is complete; may be NULL. */
     void (*done)(void *ctx, size_t from, size_t to);
+    /* Called by the same thread between operations; may be NULL. */
+    void (*poll)(void *ctx);
     void *ctx;
 };
 double net_run(struct net *n, const struct net_batch *b);
+
+/* Where the gradients of a block (n_layer: of all else) lie in net->g; false: it has
+ * none. */
+bool net_range(const struct net *n, uint32_t layer, size_t *from, size_t *to);
 
 /* Multiply-adds times two of a token's forward and backward pass. */
 double net_flops(const struct net *n, size_t seq_len);

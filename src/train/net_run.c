@@ -47,6 +47,8 @@ static void mark(const struct run *r, unsigned i, enum net_part part)
 
 static void sync(const struct run *r, unsigned i)
 {
+    if (!i && r->b->poll)
+        r->b->poll(r->b->ctx);
     grad_sync(&r->n->cpu, i);
     mark(r, i, NET_WAIT);
 }
@@ -315,13 +317,10 @@ static void block_backward(const struct run *r, unsigned i, const struct block *
     sync(r, i);
 }
 
-/* Tell that the gradients of a block (n_layer: of all else) are complete. */
-static void tell(const struct run *r, unsigned i, uint32_t layer)
+bool net_range(const struct net *n, uint32_t layer, size_t *from, size_t *to)
 {
-    const struct net *n = r->n;
-    if (i || !r->b->done)
-        return;
-    size_t from = SIZE_MAX, to = 0;
+    *from = SIZE_MAX;
+    *to = 0;
     for (size_t p = 0; p < n->n_params; p++) {
         const struct net_param *q = &n->params[p];
         unsigned of = n->shape.n_layer;
@@ -330,10 +329,17 @@ static void tell(const struct run *r, unsigned i, uint32_t layer)
         if (q->frozen || of != layer)
             continue;
         size_t end = q->at + q->desc.n_rows * q->desc.n_cols;
-        from = q->at < from ? q->at : from;
-        to = end > to ? end : to;
+        *from = q->at < *from ? q->at : *from;
+        *to = end > *to ? end : *to;
     }
-    if (to)
+    return *to > 0;
+}
+
+/* Tell that the gradients of a block (n_layer: of all else) are complete. */
+static void tell(const struct run *r, unsigned i, uint32_t layer)
+{
+    size_t from, to;
+    if (!i && r->b->done && net_range(r->n, layer, &from, &to))
         r->b->done(r->b->ctx, from, to);
 }
 

@@ -20,25 +20,45 @@ double optim_rate(const struct optim_options *o, uint64_t step)
     return o->min_lr + (o->lr - o->min_lr) * share;
 }
 
+static void cut_parts(struct optim *p)
+{
+    for (size_t k = 0, n = 0; k < p->n_pieces; k++)
+        for (size_t done = 0; done < p->pieces[k].n; done += PART) {
+            size_t left = p->pieces[k].n - done;
+            p->parts[n++] =
+                (struct optim_piece){p->pieces[k].at + done, left < PART ? left : PART};
+        }
+}
+
 int optim_create(const struct optim_options *o, struct net *net, struct optim **out,
                  struct runt_err *err)
 {
     struct optim *p = mem_zalloc(sizeof *p);
     size_t bytes = net->n_trained * sizeof(float);
+    struct optim_piece all = {0, net->n_trained};
+    const struct optim_piece *pieces = o->pieces ? o->pieces : &all;
     if (p) {
         p->o = *o;
         p->net = net;
-        p->n_parts = (net->n_trained + PART - 1) / PART;
+        p->n_pieces = o->pieces ? o->n_pieces : 1;
+        for (size_t k = 0; k < p->n_pieces; k++)
+            p->n_parts += (pieces[k].n + PART - 1) / PART;
         p->m = mem_huge(bytes);
         p->v = mem_huge(bytes);
+        p->pieces = mem_array(p->n_pieces, sizeof *p->pieces);
+        p->parts = mem_array(p->n_parts, sizeof *p->parts);
         p->squares = mem_array(p->n_parts, sizeof *p->squares);
     }
-    if (!p || !p->m || !p->v || !p->squares) {
+    if (!p || !p->m || !p->v || !p->pieces || !p->parts || !p->squares) {
         optim_free(p);
         return err_nomem(err, "the optimizer's moments");
     }
-    memset(p->m, 0, bytes);
-    memset(p->v, 0, bytes);
+    memcpy(p->pieces, pieces, p->n_pieces * sizeof *pieces);
+    cut_parts(p);
+    for (size_t k = 0; k < p->n_pieces; k++) {
+        memset(p->m + pieces[k].at, 0, pieces[k].n * sizeof *p->m);
+        memset(p->v + pieces[k].at, 0, pieces[k].n * sizeof *p->v);
+    }
     *out = p;
     return 0;
 }
@@ -49,6 +69,8 @@ void optim_free(struct optim *o)
         return;
     mem_free(o->m);
     mem_free(o->v);
+    mem_free(o->pieces);
+    mem_free(o->parts);
     mem_free(o->squares);
     mem_free(o);
 }
@@ -58,20 +80,23 @@ static void norm_thread(void *ctx, unsigned i, unsigned n)
     struct optim *o = ctx;
     size_t begin, end;
     pool_range(o->n_parts, 1, i, n, &begin, &end);
-    for (size_t p = begin; p < end; p++) {
-        size_t left = o->net->n_trained - p * PART;
-        o->squares[p] = o->net->cpu.kern->sum_squares(left < PART ? left : PART,
-                                                      o->net->g + p * PART);
-    }
+    for (size_t p = begin; p < end; p++)
+        o->squares[p] =
+            o->net->cpu.kern->sum_squares(o->parts[p].n, o->net->g + o->parts[p].at);
 }
 
-double optim_norm(struct optim *o)
+double optim_squares(struct optim *o)
 {
     double sum = 0;
     pool_run(o->net->o.pool, norm_thread, o);
     for (size_t p = 0; p < o->n_parts; p++)
         sum += o->squares[p];
-    return sqrt(sum);
+    return sum;
+}
+
+double optim_norm(struct optim *o)
+{
+    return sqrt(optim_squares(o));
 }
 
 struct update {
@@ -83,13 +108,16 @@ static void update_thread(void *ctx, unsigned i, unsigned n_threads)
 {
     const struct update *u = ctx;
     struct net *n = u->o->net;
-    for (size_t p = 0; p < n->n_params; p++) {
-        const struct net_param *q = &n->params[p];
-        size_t begin, end;
-        if (q->frozen)
+    for (size_t p = 0; p < n->n_params * u->o->n_pieces; p++) {
+        const struct net_param *q = &n->params[p / u->o->n_pieces];
+        const struct optim_piece *piece = &u->o->pieces[p % u->o->n_pieces];
+        size_t from = q->at, to = q->at + q->desc.n_rows * q->desc.n_cols, begin, end;
+        from = piece->at > from ? piece->at : from;
+        to = piece->at + piece->n < to ? piece->at + piece->n : to;
+        if (q->frozen || from >= to)
             continue;
-        pool_range(q->desc.n_rows * q->desc.n_cols, 1024, i, n_threads, &begin, &end);
-        size_t at = q->at + begin, count = end - begin;
+        pool_range(to - from, 1024, i, n_threads, &begin, &end);
+        size_t at = from + begin, count = end - begin;
         n->cpu.kern->adamw(count, q->desc.n_dims == 2 ? &u->matrix : &u->vector,
                            n->g + at, n->w + at, u->o->m + at, u->o->v + at);
         if (n->h)

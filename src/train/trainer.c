@@ -4,6 +4,7 @@
 #include "base/err.h"
 #include "base/file.h"
 #include "base/fold.h"
+#include "train/shard.h"
 #include "train/train_log.h"
 
 #include <dirent.h>
@@ -21,7 +22,9 @@ struct trainer {
     struct trainer_options o;
     struct net *net;
     struct optim *optim;
-    struct train_log *log;
+    struct shard *shard;   /* NULL: one process */
+    size_t first, last;    /* this process's sequences of a micro-batch */
+    struct train_log *log; /* of process 0 */
     struct checkpoint_state state;
     int32_t *inputs, *targets; /* [accumulate * n_seqs][seq_len] */
     uint32_t *keys;            /* [n_seqs] */
@@ -47,11 +50,37 @@ static size_t available(void)
     return bytes;
 }
 
+/* Sequences of a micro-batch that the busiest process runs. */
+static struct net_options own_net(const struct trainer_options *o)
+{
+    size_t size = comm_size(o->comm);
+    struct net_options net = o->net;
+    net.n_seqs = (net.n_seqs + size - 1) / size;
+    return net;
+}
+
+int trainer_plan(const struct trainer_options *o, struct net_memory *out,
+                 struct runt_err *err)
+{
+    struct net_options net = own_net(o);
+    size_t size = comm_size(o->comm);
+    int rc = net_plan(&net, out, err);
+    if (rc || size == 1)
+        return rc;
+    size_t share = (out->gradients + size - 1) / size;
+    size_t work = comm_sum_bytes(o->comm, share / sizeof(float));
+    out->total -= out->moments;
+    out->moments = 2 * share;
+    out->work += work;
+    out->total += out->moments + work;
+    return 0;
+}
+
 static int enough_memory(const struct trainer_options *o, struct runt_err *err)
 {
     struct net_memory m;
     size_t have = available();
-    int rc = net_plan(&o->net, &m, err);
+    int rc = trainer_plan(o, &m, err);
     if (rc || m.total <= have)
         return rc;
     return err_set(err, RUNT_E_NOMEM,
@@ -92,7 +121,24 @@ static int check(const struct trainer_options *o, struct runt_err *err)
         return err_set(err, RUNT_E_INVALID,
                        "a context of %zu tokens is beyond the model's %u",
                        o->net.seq_len, o->net.shape->n_ctx);
+    if (o->net.n_seqs < comm_size(o->comm))
+        return err_set(err, RUNT_E_INVALID,
+                       "a batch of %zu sequences is too small for %u processes",
+                       o->net.n_seqs, comm_size(o->comm));
     return enough_memory(o, err);
+}
+
+/* The weights, this process's share of the moments. */
+static int create_net(struct trainer *t, struct runt_err *err)
+{
+    struct net_options net = own_net(&t->o);
+    int rc = net_create(&net, &t->net, err);
+    if (!rc)
+        rc = shard_create(t->o.comm, t->net, &t->shard, err);
+    if (rc)
+        return rc;
+    t->o.optim.pieces = shard_pieces(t->shard, &t->o.optim.n_pieces);
+    return optim_create(&t->o.optim, t->net, &t->optim, err);
 }
 
 static int create(const struct trainer_options *o, struct trainer **out,
@@ -118,10 +164,10 @@ static int create(const struct trainer_options *o, struct trainer **out,
     t->keys = mem_array(o->net.n_seqs, sizeof *t->keys);
     if (!t->inputs || !t->targets || !t->keys)
         rc = err_nomem(err, "a step's tokens");
+    pool_range(o->net.n_seqs, 1, comm_rank(o->comm), comm_size(o->comm), &t->first,
+               &t->last);
     if (!rc)
-        rc = net_create(&o->net, &t->net, err);
-    if (!rc)
-        rc = optim_create(&o->optim, t->net, &t->optim, err);
+        rc = create_net(t, err);
     if (rc)
         trainer_free(t);
     else
@@ -132,6 +178,8 @@ static int create(const struct trainer_options *o, struct trainer **out,
 /* One run at a time; and what killed ones left half written goes. */
 static int take_folder(struct trainer *t, struct runt_err *err)
 {
+    if (comm_rank(t->o.comm))
+        return 0;
     t->folder = open(t->o.folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (t->folder < 0)
         return err_errno(err, t->o.folder, "open");
@@ -149,6 +197,8 @@ static int take_folder(struct trainer *t, struct runt_err *err)
 
 static int open_log(struct trainer *t, struct runt_err *err)
 {
+    if (comm_rank(t->o.comm))
+        return 0;
     char *own = mem_printf("%s/log.jsonl", t->o.folder);
     if (!own)
         return err_nomem(err, "a log");
@@ -163,10 +213,11 @@ int trainer_begin(const struct trainer_options *o, const struct tensor_source *w
     struct trainer *t = NULL;
     uint64_t *steps = NULL;
     size_t n;
-    int rc = file_make_dirs(o->folder, err);
-    if (!rc)
+    bool first = comm_rank(o->comm) == 0;
+    int rc = first ? file_make_dirs(o->folder, err) : 0;
+    if (!rc && first)
         rc = checkpoint_list(o->folder, &steps, &n, err);
-    if (!rc && n)
+    if (!rc && first && n)
         rc = err_set(err, RUNT_E_INVALID,
                      "%s holds a run of %" PRIu64 " steps: --resume goes on with it, "
                      "another --out begins anew",
@@ -180,6 +231,7 @@ int trainer_begin(const struct trainer_options *o, const struct tensor_source *w
         rc = net_load(t->net, weights, err);
     if (!rc)
         rc = open_log(t, err);
+    rc = comm_meet(o->comm, NULL, 0, rc, err);
     if (rc)
         trainer_free(t);
     else
@@ -210,8 +262,11 @@ int trainer_resume(const struct trainer_options *o, const struct gguf *checkpoin
         rc = checkpoint_read(checkpoint, t->optim, err);
     if (!rc) {
         t->state = s;
+        shard_drop(t->shard, t->optim->m);
+        shard_drop(t->shard, t->optim->v);
         rc = open_log(t, err);
     }
+    rc = comm_meet(o->comm, NULL, 0, rc, err);
     if (rc)
         trainer_free(t);
     else
@@ -227,6 +282,7 @@ void trainer_free(struct trainer *t)
     if (t->folder >= 0)
         close(t->folder);
     optim_free(t->optim);
+    shard_free(t->shard);
     net_free(t->net);
     mem_free(t->inputs);
     mem_free(t->targets);
@@ -266,8 +322,8 @@ static uint32_t drop_key(uint64_t seed, uint64_t sample)
     return (uint32_t)(fold(0x64726f70, x, sizeof x) >> 13);
 }
 
-/* Gradients of the next step's samples; their mean loss. */
-static double gradients(struct trainer *t)
+/* Gradients of the next step's samples, summed over all processes; their mean loss. */
+static int gradients(struct trainer *t, double *loss, struct runt_err *err)
 {
     const struct trainer_options *o = &t->o;
     size_t seqs = o->net.n_seqs, len = o->net.seq_len, all = samples_a_step(o);
@@ -275,22 +331,31 @@ static double gradients(struct trainer *t)
     size_t n_targets = count_targets(t->targets, all * len);
     double sum = 0;
     for (size_t a = 0; a < o->accumulate; a++) {
-        for (size_t s = 0; s < seqs; s++)
-            t->keys[s] = drop_key(o->seed, t->state.samples + a * seqs + s);
+        size_t own = a * seqs + t->first;
+        bool sum_up = t->shard && a + 1 == o->accumulate;
+        for (size_t s = 0; s < t->last - t->first; s++)
+            t->keys[s] = drop_key(o->seed, t->state.samples + own + s);
         sum += net_run(
-            t->net, &(struct net_batch){.inputs = t->inputs + a * seqs * len,
-                                        .targets = t->targets + a * seqs * len,
-                                        .n_seqs = seqs,
+            t->net, &(struct net_batch){.inputs = t->inputs + own * len,
+                                        .targets = t->targets + own * len,
+                                        .n_seqs = t->last - t->first,
                                         .seq_len = len,
                                         .keys = t->keys,
                                         .weight = n_targets ? 1 / (float)n_targets : 0,
-                                        .learn = true});
+                                        .learn = true,
+                                        .done = sum_up ? shard_done : NULL,
+                                        .poll = sum_up ? shard_poll : NULL,
+                                        .ctx = t->shard});
     }
-    return n_targets ? sum / (double)n_targets : 0;
+    int rc = shard_reduce(t->shard, err);
+    if (!rc)
+        rc = comm_meet(o->comm, &sum, 1, 0, err);
+    *loss = n_targets ? sum / (double)n_targets : 0;
+    return rc;
 }
 
 /* Mean loss over windows that lie evenly over the validation data; NAN without any. */
-static double validate(struct trainer *t)
+static int validate(struct trainer *t, double *loss, struct runt_err *err)
 {
     const struct trainer_options *o = &t->o;
     size_t len = o->net.seq_len, all = data_n_val(o->data);
@@ -303,12 +368,17 @@ static double validate(struct trainer *t)
             data_val(o->data, (from + s) * all / n, 1, t->inputs + s * len,
                      t->targets + s * len);
         n_targets += count_targets(t->targets, seqs * len);
-        sum += net_run(t->net, &(struct net_batch){.inputs = t->inputs,
-                                                   .targets = t->targets,
-                                                   .n_seqs = seqs,
-                                                   .seq_len = len});
+        size_t last = t->last < seqs ? t->last : seqs;
+        if (t->first < last)
+            sum += net_run(t->net,
+                           &(struct net_batch){.inputs = t->inputs + t->first * len,
+                                               .targets = t->targets + t->first * len,
+                                               .n_seqs = last - t->first,
+                                               .seq_len = len});
     }
-    return n_targets ? sum / (double)n_targets : (double)NAN;
+    int rc = comm_meet(o->comm, &sum, 1, 0, err);
+    *loss = n_targets ? sum / (double)n_targets : (double)NAN;
+    return rc;
 }
 
 static double seconds(void)
@@ -339,7 +409,7 @@ static int sweep(struct trainer *t, struct runt_err *err)
     return 0;
 }
 
-static int save(struct trainer *t, struct runt_err *err)
+static int write_checkpoint(struct trainer *t, struct runt_err *err)
 {
     char *path = checkpoint_path(t->o.folder, t->state.step);
     if (!path)
@@ -350,7 +420,22 @@ static int save(struct trainer *t, struct runt_err *err)
     return rc ? rc : sweep(t, err);
 }
 
-static int save_as(struct trainer *t, const char *name, struct runt_err *err)
+/* Process 0 needs all moments for as long as the file is written. */
+static int save(struct trainer *t, struct runt_err *err)
+{
+    int rc = shard_collect(t->shard, t->optim->m, err);
+    if (!rc)
+        rc = shard_collect(t->shard, t->optim->v, err);
+    if (rc)
+        return rc;
+    if (!comm_rank(t->o.comm))
+        rc = write_checkpoint(t, err);
+    shard_drop(t->shard, t->optim->m);
+    shard_drop(t->shard, t->optim->v);
+    return comm_meet(t->o.comm, NULL, 0, rc, err);
+}
+
+static int write_model(struct trainer *t, const char *name, struct runt_err *err)
 {
     char *path = mem_printf("%s/%s", t->o.folder, name);
     if (!path)
@@ -358,6 +443,14 @@ static int save_as(struct trainer *t, const char *name, struct runt_err *err)
     int rc = trainer_write_model(t, path, err);
     mem_free(path);
     return rc;
+}
+
+static int save_as(struct trainer *t, const char *name, struct runt_err *err)
+{
+    int rc = 0;
+    if (!comm_rank(t->o.comm))
+        rc = write_model(t, name, err);
+    return comm_meet(t->o.comm, NULL, 0, rc, err);
 }
 
 /* ---- the loop ---- */
@@ -387,21 +480,25 @@ static void smooth(struct checkpoint_state *s, double loss)
 
 static int report(struct trainer *t, struct trainer_step *s, struct runt_err *err)
 {
-    int rc =
-        train_log_put(t->log,
-                      &(struct train_log_line){s->step, s->loss, s->lr, s->grad_norm,
-                                               s->tokens_per_second, s->val_loss},
-                      err);
+    int rc = 0;
+    if (t->log)
+        rc = train_log_put(t->log,
+                           &(struct train_log_line){s->step, s->loss, s->lr,
+                                                    s->grad_norm, s->tokens_per_second,
+                                                    s->val_loss},
+                           err);
     if (!rc && t->o.watch && t->o.watch(t->o.ctx, s))
         rc = err_set(err, RUNT_E_INTERRUPTED, "interrupted after step %" PRIu64,
                      s->step);
-    return rc;
+    return comm_meet(t->o.comm, NULL, 0, rc, err);
 }
 
 static int look_at_validation(struct trainer *t, struct trainer_step *s,
                               struct runt_err *err)
 {
-    s->val_loss = validate(t);
+    int rc = validate(t, &s->val_loss, err);
+    if (rc)
+        return rc;
     if (!(s->val_loss < t->state.best))
         return 0;
     t->state.best = s->val_loss;
@@ -428,7 +525,15 @@ static int one_step(struct trainer *t, struct trainer_step *s, struct runt_err *
 {
     struct checkpoint_state *st = &t->state;
     const struct trainer_options *o = &t->o;
-    double begin = seconds(), loss = gradients(t), norm = optim_norm(t->optim);
+    double begin = seconds(), loss, norm;
+    int rc = gradients(t, &loss, err);
+    if (rc)
+        return rc;
+    norm = optim_squares(t->optim);
+    rc = comm_meet(o->comm, &norm, 1, 0, err);
+    if (rc)
+        return rc;
+    norm = sqrt(norm);
     if (!isfinite(loss) || !isfinite(norm))
         return bad(t,
                    isfinite(loss) ? "the gradient is not a number"
@@ -448,6 +553,9 @@ static int one_step(struct trainer *t, struct trainer_step *s, struct runt_err *
                                .val_loss = (double)NAN,
                                .tokens = samples_a_step(o) * o->net.seq_len};
     optim_step(t->optim, st->step, norm);
+    rc = shard_spread(t->shard, err);
+    if (rc)
+        return rc;
     st->step++;
     st->samples += samples_a_step(o);
     s->step = st->step;

@@ -9,6 +9,7 @@
 #ifndef RUNT_TRAIN_TRAINER_H
 #define RUNT_TRAIN_TRAINER_H
 
+#include "comm/comm.h"
 #include "train/checkpoint.h"
 #include "train/data.h"
 
@@ -27,6 +28,9 @@ struct trainer_options {
     struct optim_options optim;
     uint64_t accumulate, seed, save_every, keep, eval_every, eval_tokens;
     const struct data *data;
+    /* All processes of a run open the same data and options.  A step's result does not
+     * depend on their number but for rounding; process 0 alone writes files. */
+    struct comm *comm;        /* NULL: one process */
     const char *folder, *log; /* log NULL: folder/log.jsonl */
     struct checkpoint_meta meta;
     const char *const *args; /* kept in checkpoints */
@@ -38,6 +42,10 @@ struct trainer_options {
 };
 
 struct trainer;
+
+/* The memory of one process. */
+int trainer_plan(const struct trainer_options *o, struct net_memory *out,
+                 struct runt_err *err);
 
 /* A new run: weights from a source.  RUNT_E_INVALID when the folder holds a run, when
  * the sizes do not fit together or when memory does not suffice (the line has both
