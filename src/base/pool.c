@@ -17,6 +17,7 @@
 #include "base/mem.h"
 
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -187,21 +188,28 @@ int pool_create(unsigned n, struct pool **out, struct runt_err *err)
     memset(p, 0, bytes);
     pthread_mutex_init(&p->lock, NULL);
     pthread_cond_init(&p->wake, NULL);
-    for (p->n = 1; p->n < n; p->n++) {
+    sigset_t all, before;
+    int e = 0;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before); /* handlers run in the caller only */
+    for (p->n = 1; p->n < n && !e; p->n += !e) {
         struct worker *w = &p->workers[p->n];
         w->pool = p;
         w->index = p->n;
         pthread_mutex_init(&w->lock, NULL);
         pthread_cond_init(&w->wake, NULL);
-        int e = pthread_create(&w->thread, NULL, work, w);
+        e = pthread_create(&w->thread, NULL, work, w);
         if (e) {
             pthread_mutex_destroy(&w->lock);
             pthread_cond_destroy(&w->wake);
-            int rc = err_set(err, RUNT_E_IO, "cannot start thread %u of %u: %s",
-                             p->n + 1, n, strerror(e));
-            pool_destroy(p);
-            return rc;
         }
+    }
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (e) {
+        int rc = err_set(err, RUNT_E_IO, "cannot start thread %u of %u: %s", p->n + 1,
+                         n, strerror(e));
+        pool_destroy(p);
+        return rc;
     }
     p->n_free = p->n;
     p->hold = HOLD_MIN;

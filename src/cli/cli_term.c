@@ -24,7 +24,13 @@ static void on_signal(int sig)
 
 void cli_catch_interrupt(void)
 {
-    struct sigaction sa = {.sa_handler = on_signal}; /* no SA_RESTART: reads return */
+    /* On a stack of its own: oneDNN's generated kernels keep data below the stack
+     * pointer, farther than the 128 bytes that the kernel leaves alone, and a handler
+     * on their stack would write over it. */
+    static char stack[64 * 1024];
+    sigaltstack(&(stack_t){.ss_sp = stack, .ss_size = sizeof stack}, NULL);
+    /* no SA_RESTART: reads return */
+    struct sigaction sa = {.sa_handler = on_signal, .sa_flags = SA_ONSTACK};
     sigemptyset(&sa.sa_mask);
     sigaction(SIGINT, &sa, NULL);
     sigaction(SIGTERM, &sa, NULL);
