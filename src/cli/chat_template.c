@@ -3,16 +3,27 @@
 #include "cli/chat_template.h"
 
 #include "base/err.h"
+#include "train/dialogue.h"
 
 #include <string.h>
 
 static const struct chat_template templates[] = {
     {.name = "none", .before = "", .after = "", .end = "\n"},
     {.name = "turns",
-     .before = "User: ",
-     .after = "\nBot:",
+     .before = DIALOGUE_USER " ",
+     .after = "\n" DIALOGUE_BOT,
      .end = "\n",
-     .stop = "\nUser:"},
+     .stop = "\n" DIALOGUE_USER,
+     .jinja = "{% for message in messages %}"
+              "{% if message['role'] == 'user' %}"
+              "{{ '" DIALOGUE_USER " ' + message['content'] | trim + '\n' }}"
+              "{% elif message['role'] == 'assistant' %}"
+              "{{ '" DIALOGUE_BOT " ' + message['content'] | trim + '\n' }}"
+              "{% else %}"
+              "{{ message['content'] | trim + '\n' }}"
+              "{% endif %}"
+              "{% endfor %}"
+              "{% if add_generation_prompt %}{{ '" DIALOGUE_BOT "' }}{% endif %}"},
     {.name = "chatml",
      .before = "<|im_start|>user\n",
      .after = "<|im_end|>\n<|im_start|>assistant\n",

@@ -10,6 +10,7 @@ struct chat_template {
     const char *after;  /* between them and the answer */
     const char *end;    /* after the answer */
     const char *stop;   /* a text that ends an answer, or NULL */
+    const char *jinja;  /* the same as a program, for model files; or NULL */
     bool special;       /* before, after and end hold control tokens by name */
 };
 

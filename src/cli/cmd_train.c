@@ -40,7 +40,7 @@ static void print_memory(const struct net_memory *m)
         printf("%-16s %12s\n", rows[i].what, cli_bytes(rows[i].bytes, buf));
 }
 
-static void print_data(const struct data_stats *s)
+static void print_data(const struct data_stats *s, bool mask_prompts)
 {
     char buf[32];
     printf(
@@ -48,6 +48,10 @@ static void print_data(const struct data_stats *s)
         "held out\n",
         (size_t)s->documents, (size_t)s->tokens, cli_bytes(s->text_bytes, buf),
         s->cached ? " (cached)" : "", (size_t)s->val_documents, (size_t)s->val_tokens);
+    if (mask_prompts)
+        printf("data: %zu tokens count, those of answers; %zu documents without an "
+               "answer are left out\n",
+               (size_t)s->counted, (size_t)s->unanswered);
     if (s->long_documents)
         printf("data: %zu documents are longer than the context: they lie in several "
                "windows\n",
@@ -118,7 +122,7 @@ static int train(const struct cli_verb *v, struct train_setup *s, struct runt_er
         return rc;
     }
     if (!s->quiet) {
-        print_data(data_get_stats(s->data));
+        print_data(data_get_stats(s->data), s->mask_prompts);
         view.flops = net_flops(n, o.net.seq_len);
         printf(
             "training %zu of %zu numbers in %s (%s), %.0f GFLOP/s at most; a step is "

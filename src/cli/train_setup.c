@@ -3,6 +3,7 @@
 
 #include "base/err.h"
 #include "base/file.h"
+#include "cli/chat_template.h"
 #include "cli/convert.h"
 #include "model/model_vocab.h"
 
@@ -52,7 +53,11 @@ static struct cli_option *table(struct train_setup *s)
          "validation data, instead of a share of the documents", 0, 0},
         {"--val-share", NULL, CLI_REAL, &s->val_share, "X", "documents held out", 0,
          0.9},
-        {"--field", NULL, CLI_STR, &s->field, "NAME", "member of a .jsonl line", 0, 0},
+        {"--field", NULL, CLI_STR, &s->field, "NAME",
+         "member of a .jsonl line; without it, its messages", 0, 0},
+        {"--mask-prompts", NULL, CLI_FLAG, &s->mask_prompts, NULL,
+         "dialogues: only what follows Bot: counts, up to the next User: or the end", 0,
+         0},
         {"--init", NULL, CLI_STR, &s->init, "MODEL",
          "where to begin: a model file, a checkpoint folder, ORG/NAME; or gpt2: from "
          "scratch",
@@ -442,6 +447,7 @@ static int open_data(struct train_setup *s, struct runt_err *err)
         .val_sources = s->val_sources,
         .n_val_sources = s->val_files.n,
         .field = s->field,
+        .mask_prompts = s->mask_prompts,
         .val_share = s->val_share,
         .tok = s->tok,
         .context = s->context ? (size_t)s->context : s->shape.n_ctx,
@@ -493,15 +499,22 @@ int train_setup_open(struct train_setup *s, struct runt_err *err)
 
 /* ---- what the trainer wants ---- */
 
-/* The metadata of a model file: the model's own, or made. */
+/* The metadata of a model file: the model's own, or made; and how one talks to a model
+ * that has learnt dialogues. */
 static int write_meta(void *ctx, struct gguf_writer *w, struct runt_err *err)
 {
     const struct train_setup *s = ctx;
-    if (s->random)
-        return model_write_meta_for(w, &s->shape, &s->vocab, "runt", NULL, err);
-    const struct gguf *g = s->checkpoint ? s->checkpoint : s->model;
-    int rc = model_copy_meta(w, g, NULL, err);
-    gguf_set_str(w, "general.architecture", "gpt2", 4);
+    int rc;
+    if (s->random) {
+        rc = model_write_meta_for(w, &s->shape, &s->vocab, "runt", NULL, err);
+    } else {
+        rc = model_copy_meta(w, s->checkpoint ? s->checkpoint : s->model, NULL, err);
+        gguf_set_str(w, "general.architecture", "gpt2", 4);
+    }
+    if (s->mask_prompts || data_get_stats(s->data)->messages) {
+        const char *jinja = chat_template_find("turns")->jinja;
+        gguf_set_str(w, "tokenizer.chat_template", jinja, strlen(jinja));
+    }
     return rc;
 }
 

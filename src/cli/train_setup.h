@@ -18,7 +18,7 @@ struct train_setup {
     int64_t layers, heads, embd, ff, context, steps, batch, accumulate, warmup, seed,
         save_every, keep, eval_every, eval_tokens, sample_every, threads;
     double lr, min_lr, weight_decay, beta1, beta2, clip, dropout, val_share;
-    bool resume, recompute, memory, profile, quiet;
+    bool mask_prompts, resume, recompute, memory, profile, quiet;
     /* the parser's */
     struct cli_option *options;
     struct cli_args args;

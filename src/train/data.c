@@ -129,10 +129,11 @@ static uint64_t permute(uint64_t i, uint64_t n, uint64_t key)
     return i;
 }
 
-/* n tokens from place `from` of a stream of pieces, round and round. */
+/* n tokens from place `from` of a stream of pieces, round and round; as targets, -1 for
+ * those that do not count. */
 static void copy(const struct data_tokens *t, const struct piece *pieces,
                  const uint64_t *at, uint64_t n_pieces, uint64_t from, size_t n,
-                 int32_t *out)
+                 bool targets, int32_t *out)
 {
     uint64_t total = at[n_pieces], lo = 0, hi = n_pieces;
     from %= total;
@@ -145,8 +146,10 @@ static void copy(const struct data_tokens *t, const struct piece *pieces,
     }
     uint64_t k = from - at[lo];
     while (n) {
-        for (; k < pieces[lo].n && n; k++, n--)
-            *out++ = data_token(t, pieces[lo].from + k);
+        for (; k < pieces[lo].n && n; k++, n--) {
+            uint64_t i = pieces[lo].from + k;
+            *out++ = targets && !data_counts(t, i) ? -1 : data_token(t, i);
+        }
         lo = lo + 1 < n_pieces ? lo + 1 : 0;
         k = 0;
     }
@@ -158,8 +161,8 @@ static void window(const struct data *d, const struct data_tokens *t,
                    uint64_t from, size_t have, int32_t *inputs, int32_t *targets)
 {
     size_t n = have - 1; /* <= context */
-    copy(t, pieces, at, n_pieces, from, n, inputs);
-    copy(t, pieces, at, n_pieces, from + 1, n, targets);
+    copy(t, pieces, at, n_pieces, from, n, false, inputs);
+    copy(t, pieces, at, n_pieces, from + 1, n, true, targets);
     for (size_t i = n; i < d->context; i++) {
         inputs[i] = d->filler;
         targets[i] = -1;
@@ -271,6 +274,9 @@ static int open_stream(struct data *d, const struct data_options *o,
     st->documents += s->tokens.n_docs;
     st->tokens += s->tokens.n_tokens;
     st->text_bytes += s->tokens.text_bytes;
+    st->counted += s->tokens.n_counted;
+    st->unanswered += s->tokens.n_unanswered;
+    st->messages |= s->tokens.messages;
     st->val_documents += s->n_val;
     st->val_tokens += n_val;
     st->cached = st->cached && cached;

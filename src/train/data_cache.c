@@ -1,10 +1,12 @@
 /* Owns the files that tokens are kept in: a header, where documents begin, their
- * hashes, the ids.  A file that is damaged or of another version is made again. */
+ * hashes, the ids, and with a mask a bit for each that says whether it counts.  A file
+ * that is damaged or of another version is made again. */
 #include "train/data_impl.h"
 
 #include "base/err.h"
 #include "base/fold.h"
 #include "base/mem.h"
+#include "train/dialogue.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -13,11 +15,12 @@
 
 struct header {
     char magic[8]; /* with the version */
-    uint64_t key[2], n_docs, n_tokens, text_bytes, wide;
-    uint64_t check; /* of all else */
+    uint64_t key[2], n_docs, n_tokens, text_bytes, n_counted, n_unanswered;
+    uint64_t wide, masked, messages; /* 0 or 1 */
+    uint64_t check;                  /* of all else */
 };
 
-static const char magic[8] = {'r', 'u', 'n', 't', 't', 'o', 'k', '2'};
+static const char magic[8] = {'r', 'u', 'n', 't', 't', 'o', 'k', '3'};
 static const uint64_t seeds[2] = {0x72756e74, 0x746f6b73};
 
 /* ---- which file ---- */
@@ -44,6 +47,7 @@ static int make_key(const char *path, const struct data_options *o, uint64_t key
         key[i] = fold(seeds[i], map.data, map.size);
         key[i] = fold(key[i], o->field, strlen(o->field));
         key[i] = of_tokenizer(o->tok, key[i]);
+        key[i] = fold(key[i], &o->mask_prompts, sizeof o->mask_prompts);
     }
     file_map_close(&map);
     return 0;
@@ -66,18 +70,24 @@ static uint64_t checksum(struct header h, const void *body, size_t n)
     return fold(fold(1, &h, sizeof h), body, n);
 }
 
+static size_t mask_bytes(uint64_t n_tokens)
+{
+    return (size_t)((n_tokens + 7) / 8);
+}
+
 static bool is_sound(struct data_tokens *t, const uint64_t key[2], size_t n_vocab)
 {
     const struct header *h = (const struct header *)t->map.data;
     if (t->map.size < sizeof *h || memcmp(h->magic, magic, sizeof magic) ||
-        memcmp(h->key, key, sizeof h->key) || h->wide > 1)
+        memcmp(h->key, key, sizeof h->key) || h->wide > 1 || h->masked > 1)
         return false;
     size_t width = h->wide ? 4 : 2, size = sizeof *h, part;
     if (h->n_docs > t->map.size / 16 || h->n_tokens > t->map.size / width ||
         !size_mul(2 * h->n_docs + 1, sizeof(uint64_t), &part) ||
         !size_add(size, part, &size) || !size_mul(h->n_tokens, width, &part) ||
-        !size_add(size, part, &size) || size != t->map.size ||
-        checksum(*h, h + 1, size - sizeof *h) != h->check)
+        !size_add(size, part, &size) ||
+        !size_add(size, h->masked ? mask_bytes(h->n_tokens) : 0, &size) ||
+        size != t->map.size || checksum(*h, h + 1, size - sizeof *h) != h->check)
         return false;
     t->n_docs = h->n_docs;
     t->n_tokens = h->n_tokens;
@@ -86,6 +96,10 @@ static bool is_sound(struct data_tokens *t, const uint64_t key[2], size_t n_voca
     t->hashes = t->at + h->n_docs + 1;
     t->ids = t->hashes + h->n_docs;
     t->wide = h->wide;
+    t->mask = h->masked ? (const unsigned char *)t->ids + h->n_tokens * width : NULL;
+    t->n_counted = h->n_counted;
+    t->n_unanswered = h->n_unanswered;
+    t->messages = h->messages;
     memcpy(t->key, key, sizeof t->key);
     bool ordered = t->at[0] == 0 && t->at[t->n_docs] == t->n_tokens;
     for (uint64_t i = 0; i < t->n_docs && ordered; i++)
@@ -108,9 +122,26 @@ struct making {
     const char *path;
     uint64_t *at, *hashes, n_docs, docs_room;
     unsigned char *ids;
-    uint64_t n_tokens, tokens_room, text_bytes;
-    bool wide;
+    unsigned char *mask; /* [tokens_room], a bit each */
+    uint64_t n_tokens, tokens_room, text_bytes, n_counted, n_unanswered;
+    bool wide, messages;
+    /* of the document in work */
+    const char *text;
+    size_t n_text, place; /* the next token's first byte; n_text: the end */
+    struct dialogue_answer answer;
 };
+
+/* A token counts where its first byte is an answer's. */
+static void mark(struct making *m, uint64_t token, size_t place)
+{
+    while (m->answer.to <= place)
+        dialogue_next(m->text, m->n_text, &m->answer);
+    unsigned bit = place >= m->answer.from;
+    if (token % 8 == 0)
+        m->mask[token / 8] = 0;
+    m->mask[token / 8] = (unsigned char)(m->mask[token / 8] | bit << token % 8);
+    m->n_counted += bit;
+}
 
 static int put_ids(struct making *m, const int32_t *ids, size_t n, struct runt_err *err)
 {
@@ -120,6 +151,10 @@ static int put_ids(struct making *m, const int32_t *ids, size_t n, struct runt_e
         if (!more)
             return err_nomem(err, m->path);
         m->ids = more;
+        unsigned char *mask = mem_resize(m->mask, mask_bytes(room), 1);
+        if (!mask)
+            return err_nomem(err, m->path);
+        m->mask = mask;
         m->tokens_room = room;
     }
     for (size_t i = 0; i < n; i++)
@@ -127,6 +162,10 @@ static int put_ids(struct making *m, const int32_t *ids, size_t n, struct runt_e
             ((uint32_t *)m->ids)[m->n_tokens + i] = (uint32_t)ids[i];
         else
             ((uint16_t *)m->ids)[m->n_tokens + i] = (uint16_t)ids[i];
+    for (size_t i = 0, len; i < n && m->o->mask_prompts; i++, m->place += len) {
+        mark(m, m->n_tokens + i, m->place);
+        tok_bytes(m->o->tok, ids[i], &len);
+    }
     m->n_tokens += n;
     return 0;
 }
@@ -147,23 +186,40 @@ static int put_document(void *ctx, const char *text, size_t n, struct runt_err *
             return err_nomem(err, m->path);
         m->docs_room = room;
     }
+    uint64_t counted = m->n_counted;
+    m->text = text;
+    m->n_text = n;
+    m->answer = (struct dialogue_answer){0};
     m->at[m->n_docs] = m->n_tokens;
     m->hashes[m->n_docs] = fold(fold(2, text, n), &n, sizeof n);
     for (size_t from = 0, len; from < n && !rc; from += len) {
         int32_t *ids = NULL;
         size_t n_ids = 0;
         len = data_piece(text + from, n - from, PIECE);
+        m->place = from;
         rc = tok_encode(m->o->tok, text + from, len, false, &ids, &n_ids, err);
         if (!rc)
             rc = put_ids(m, ids, n_ids, err);
         mem_free(ids);
+        if (!rc && m->o->mask_prompts && m->place != from + len)
+            rc = err_set(err, RUNT_E_UNSUPPORTED,
+                         "%s: the vocabulary lacks bytes of the text, so that answers "
+                         "cannot be told from prompts",
+                         m->path);
         m->text_bytes += len;
         if (!rc && m->o->progress &&
             m->o->progress(m->o->progress_ctx, "tokenizing", m->text_bytes, 0))
             rc = err_set(err, RUNT_E_INTERRUPTED, "interrupted");
     }
+    m->place = n;
     if (!rc && eos >= 0)
         rc = put_ids(m, &eos, 1, err);
+    if (!rc && m->o->mask_prompts && m->n_counted == counted) {
+        m->n_tokens = m->at[m->n_docs]; /* there is nothing to learn from it */
+        m->text_bytes -= n;
+        m->n_unanswered++;
+        return 0;
+    }
     m->n_docs++;
     m->at[m->n_docs] = m->n_tokens;
     return rc;
@@ -175,20 +231,26 @@ static int write_file(const struct making *m, const char *file, const uint64_t k
     struct header h = {.n_docs = m->n_docs,
                        .n_tokens = m->n_tokens,
                        .text_bytes = m->text_bytes,
-                       .wide = m->wide};
+                       .n_counted = m->n_counted,
+                       .n_unanswered = m->n_unanswered,
+                       .wide = m->wide,
+                       .masked = m->o->mask_prompts,
+                       .messages = m->messages};
     size_t table = 2 * m->n_docs + 1, n_ids = m->n_tokens * (m->wide ? 4 : 2);
+    size_t n_mask = h.masked ? mask_bytes(m->n_tokens) : 0;
     struct file_out *f;
     memcpy(h.magic, magic, sizeof magic);
     memcpy(h.key, key, sizeof h.key);
     /* as one run of bytes, because a sum of parts would be another */
-    char *body = mem_alloc(table * sizeof(uint64_t) + n_ids);
+    char *body = mem_alloc(table * sizeof(uint64_t) + n_ids + n_mask);
     if (!body)
         return err_nomem(err, m->path);
     memcpy(body, m->at, (m->n_docs + 1) * sizeof(uint64_t));
     memcpy(body + (m->n_docs + 1) * sizeof(uint64_t), m->hashes,
            m->n_docs * sizeof(uint64_t));
     memcpy(body + table * sizeof(uint64_t), m->ids, n_ids);
-    size_t size = table * sizeof(uint64_t) + n_ids;
+    memcpy(body + table * sizeof(uint64_t) + n_ids, m->mask, n_mask);
+    size_t size = table * sizeof(uint64_t) + n_ids + n_mask;
     h.check = checksum(h, body, size);
     int rc = file_out_open(file, &f, err);
     if (!rc) {
@@ -208,14 +270,22 @@ static int make(const char *path, const char *file, const struct data_options *o
                 const uint64_t key[2], struct runt_err *err)
 {
     struct making m = {.o = o, .path = path, .wide = tok_n_tokens(o->tok) > 65536};
-    int rc = data_read_documents(path, o->field, put_document, &m, err);
-    if (!rc && !m.n_docs)
+    int rc = data_read_text(path, o->field, put_document, &m, &m.messages, err);
+    if (!o->mask_prompts)
+        m.n_counted = m.n_tokens;
+    if (!rc && !m.n_docs && m.n_unanswered)
+        rc = err_set(err, RUNT_E_INVALID,
+                     "%s: without prompts nothing is left to learn: no line of its "
+                     "%" PRIu64 " documents begins with " DIALOGUE_BOT,
+                     path, m.n_unanswered);
+    else if (!rc && !m.n_docs)
         rc = err_set(err, RUNT_E_FORMAT, "%s holds no document", path);
     if (!rc)
         rc = write_file(&m, file, key, err);
     mem_free(m.at);
     mem_free(m.hashes);
     mem_free(m.ids);
+    mem_free(m.mask);
     return rc;
 }
 

@@ -1,11 +1,12 @@
-/* Owns what a document is: in a .jsonl file the text of a line, elsewhere what lies
- * between <|endoftext|> marks. */
+/* Owns what a document is: in a .jsonl file the text or the messages of a line,
+ * elsewhere what lies between <|endoftext|> marks. */
 #include "train/data_impl.h"
 
 #include "base/err.h"
 #include "base/js.h"
 #include "base/mem.h"
 #include "base/unpack.h"
+#include "train/dialogue.h"
 
 #include <ctype.h>
 #include <string.h>
@@ -56,8 +57,40 @@ static int read_text(const char *text, size_t n, document_fn *fn, void *ctx,
     return rc;
 }
 
+static int read_messages(const json_t *list, const char *where, document_fn *fn,
+                         void *ctx, struct runt_err *err)
+{
+    struct strbuf b = {0};
+    int rc = dialogue_render(list, where, &b, err);
+    if (!rc && b.len)
+        rc = fn(ctx, b.data, b.len, err);
+    sb_free(&b);
+    return rc;
+}
+
+/* The document of a line: its field, else its messages. */
+static int read_object(const json_t *o, const char *where, const char *field,
+                       document_fn *fn, void *ctx, bool *messages, struct runt_err *err)
+{
+    const json_t *s = json_object_get(o, field);
+    const json_t *list = s ? s : json_object_get(o, "messages");
+    if (json_is_array(list)) {
+        *messages = true;
+        return read_messages(list, where, fn, ctx, err);
+    }
+    if (!json_is_string(s))
+        return err_set(err, RUNT_E_FORMAT, "%s: there is no text '%s', and no messages",
+                       where, field);
+    if (memchr(json_string_value(s), 0, json_string_length(s)))
+        return err_set(err, RUNT_E_FORMAT, "%s: '%s' holds a NUL: not a text", where,
+                       field);
+    return json_string_length(s)
+               ? fn(ctx, json_string_value(s), json_string_length(s), err)
+               : 0;
+}
+
 static int read_jsonl(const char *path, const char *field, const char *text, size_t n,
-                      document_fn *fn, void *ctx, struct runt_err *err)
+                      document_fn *fn, void *ctx, bool *messages, struct runt_err *err)
 {
     const char *end = text + n;
     size_t line = 1;
@@ -71,15 +104,7 @@ static int read_jsonl(const char *path, const char *field, const char *text, siz
         char where[512];
         snprintf(where, sizeof where, "%s, line %zu", path, line);
         if (blank < len && !(rc = js_parse(p, len, where, &o, err))) {
-            const json_t *s = json_object_get(o, field);
-            if (!json_is_string(s))
-                rc = err_set(err, RUNT_E_FORMAT, "%s: there is no text '%s'", where,
-                             field);
-            else if (memchr(json_string_value(s), 0, json_string_length(s)))
-                rc = err_set(err, RUNT_E_FORMAT, "%s: '%s' holds a NUL: not a text",
-                             where, field);
-            else if (json_string_length(s))
-                rc = fn(ctx, json_string_value(s), json_string_length(s), err);
+            rc = read_object(o, where, field, fn, ctx, messages, err);
             json_decref(o);
         }
         p += len + 1;
@@ -87,8 +112,8 @@ static int read_jsonl(const char *path, const char *field, const char *text, siz
     return rc;
 }
 
-int data_read_documents(const char *path, const char *field, document_fn *fn, void *ctx,
-                        struct runt_err *err)
+int data_read_text(const char *path, const char *field, document_fn *fn, void *ctx,
+                   bool *messages, struct runt_err *err)
 {
     char *text;
     size_t n;
@@ -96,17 +121,25 @@ int data_read_documents(const char *path, const char *field, document_fn *fn, vo
     if (rc)
         return rc;
     const char *nul = memchr(text, 0, n);
+    *messages = false;
     if (!n)
         rc = err_set(err, RUNT_E_FORMAT, "%s is empty", path);
     else if (nul)
         rc = err_set(err, RUNT_E_FORMAT, "%s is not a text: byte %zu is NUL", path,
                      (size_t)(nul - text));
     else if (is_jsonl(path))
-        rc = read_jsonl(path, field, text, n, fn, ctx, err);
+        rc = read_jsonl(path, field, text, n, fn, ctx, messages, err);
     else
         rc = read_text(text, n, fn, ctx, err);
     mem_free(text);
     return rc;
+}
+
+int data_read_documents(const char *path, const char *field, document_fn *fn, void *ctx,
+                        struct runt_err *err)
+{
+    bool messages;
+    return data_read_text(path, field, fn, ctx, &messages, err);
 }
 
 size_t data_piece(const char *text, size_t n, size_t most)

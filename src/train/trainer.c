@@ -322,8 +322,10 @@ static uint32_t drop_key(uint64_t seed, uint64_t sample)
     return (uint32_t)(fold(0x64726f70, x, sizeof x) >> 13);
 }
 
-/* Gradients of the next step's samples, summed over all processes; their mean loss. */
-static int gradients(struct trainer *t, double *loss, struct runt_err *err)
+/* Gradients of the next step's samples, summed over all processes; their mean loss over
+ * the targets that count, NAN where none does. */
+static int gradients(struct trainer *t, double *loss, bool *counted,
+                     struct runt_err *err)
 {
     const struct trainer_options *o = &t->o;
     size_t seqs = o->net.n_seqs, len = o->net.seq_len, all = samples_a_step(o);
@@ -350,7 +352,8 @@ static int gradients(struct trainer *t, double *loss, struct runt_err *err)
     int rc = shard_reduce(t->shard, err);
     if (!rc)
         rc = comm_meet(o->comm, &sum, 1, 0, err);
-    *loss = n_targets ? sum / (double)n_targets : 0;
+    *loss = n_targets ? sum / (double)n_targets : (double)NAN;
+    *counted = n_targets > 0;
     return rc;
 }
 
@@ -471,11 +474,13 @@ static int bad(const struct trainer *t, const char *what, struct runt_err *err)
     return rc;
 }
 
-/* The mean of the first steps, then one that forgets. */
+/* The mean of the first steps, then one that forgets.  A step in which nothing counts
+ * has no loss. */
 static void smooth(struct checkpoint_state *s, double loss)
 {
     double n = (double)(s->step + 1 < SMOOTH_STEPS ? s->step + 1 : SMOOTH_STEPS);
-    s->smooth = s->step ? s->smooth + (loss - s->smooth) / n : loss;
+    if (!isnan(loss))
+        s->smooth = isnan(s->smooth) ? loss : s->smooth + (loss - s->smooth) / n;
 }
 
 static int report(struct trainer *t, struct trainer_step *s, struct runt_err *err)
@@ -526,7 +531,8 @@ static int one_step(struct trainer *t, struct trainer_step *s, struct runt_err *
     struct checkpoint_state *st = &t->state;
     const struct trainer_options *o = &t->o;
     double begin = seconds(), loss, norm;
-    int rc = gradients(t, &loss, err);
+    bool counted;
+    int rc = gradients(t, &loss, &counted, err);
     if (rc)
         return rc;
     norm = optim_squares(t->optim);
@@ -534,10 +540,10 @@ static int one_step(struct trainer *t, struct trainer_step *s, struct runt_err *
     if (rc)
         return rc;
     norm = sqrt(norm);
-    if (!isfinite(loss) || !isfinite(norm))
+    if ((counted && !isfinite(loss)) || !isfinite(norm))
         return bad(t,
-                   isfinite(loss) ? "the gradient is not a number"
-                                  : "the loss is not a number",
+                   !counted || isfinite(loss) ? "the gradient is not a number"
+                                              : "the loss is not a number",
                    err);
     struct checkpoint_state before = *st;
     smooth(st, loss);

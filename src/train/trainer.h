@@ -14,12 +14,12 @@
 #include "train/data.h"
 
 struct trainer_step {
-    uint64_t step, steps; /* done, of */
-    double loss, smooth, lr, grad_norm;
-    double val_loss;          /* NAN where it was not measured */
-    double tokens_per_second; /* of this step */
-    uint64_t tokens;          /* inputs of a step */
-    double val_best;          /* INFINITY before any */
+    uint64_t step, steps;               /* done, of */
+    double loss, smooth, lr, grad_norm; /* loss NAN where no target counted */
+    double val_loss;                    /* NAN where it was not measured */
+    double tokens_per_second;           /* of this step */
+    uint64_t tokens;                    /* inputs of a step */
+    double val_best;                    /* INFINITY before any */
     bool saved;
 };
 

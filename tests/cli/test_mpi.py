@@ -93,6 +93,21 @@ def losses_do_not_depend_on_the_number_of_processes():
 
 
 @test
+def only_answers_count():
+    """Their number differs from sequence to sequence; the mean is over those of all."""
+    needs_mpi()
+    talk = path("talk.txt")
+    write(talk, "<|endoftext|>\n".join(
+        "User: what happened on day %d?\nBot: nothing%s.\n" % (i, ", and more of it" * (i % 5))
+        for i in range(200)))
+    run = ["train", "--data", talk, *COMMON[3:], "--mask-prompts", "--steps", "6", "--batch", "4",
+           "--accumulate", "2", "--eval-every", "3"]
+    runt(*run, "--out", path("m1"), "-q")
+    mpirun(3, *run, "--out", path("m3"), "-q")
+    same_losses("m1", "m3", 1e-5)
+
+
+@test
 def frozen_weights_and_recomputation():
     needs_mpi()
     run = [*COMMON, "--steps", "6", "--batch", "2", "--train", r"blk\.[23]\.", "--recompute"]
