@@ -153,7 +153,7 @@ static struct library open_library(const char *name)
     if (rc || gemm_thread_open(l.gemm, &l.thread, &err))
         fail_msg("%s", err.msg);
     if (name)
-        assert_string_equal(gemm_name(l.gemm),
+        assert_string_equal(gemm_name(l.gemm, GEMM_F32),
                             strcmp(name, "onednn") ? "OpenBLAS" : "oneDNN");
     return l;
 }

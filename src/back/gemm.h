@@ -1,9 +1,10 @@
-/* Dense matrix products for training, from oneDNN or OpenBLAS, whichever is here:
+/* Dense matrix products for training, from OpenBLAS and oneDNN, whichever is here:
  * looked for when a training run begins (dlopen), so that no other verb waits for them.
  *
- * Precision: GEMM_F32 takes floats.  GEMM_BF16 takes bfloat16 and sums in float32,
- * which oneDNN does at twice to five times the speed where the processor has it;
- * elsewhere the same products are made of floats, slowly, for tests.
+ * Precision: GEMM_F32 takes floats, multiplied by OpenBLAS where it is.  GEMM_BF16
+ * takes bfloat16 and sums in float32, which oneDNN does at twice to five times the
+ * speed where the processor has it; elsewhere the same products are made of floats,
+ * slowly, for tests.
  *
  * A product works on one thread.  Callers cut their work in tiles that do not depend on
  * the number of threads.  Matrices are row-major; a step is from row to row, in
@@ -30,7 +31,8 @@ struct gemm;
  * openblas. */
 int gemm_open(struct gemm **out, struct runt_err *err);
 void gemm_close(struct gemm *g);             /* NULL is fine */
-const char *gemm_name(const struct gemm *g); /* "oneDNN" */
+/* Of the library that makes products of a type: "oneDNN" */
+const char *gemm_name(const struct gemm *g, enum gemm_type type);
 bool gemm_has_bf16(const struct gemm *g);    /* at speed */
 
 /* What one thread needs: a product is called with the thread's own. */

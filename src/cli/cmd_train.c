@@ -128,7 +128,7 @@ static int train(const struct cli_verb *v, struct train_setup *s, struct runt_er
             "training %zu of %zu numbers in %s (%s), %.0f GFLOP/s at most; a step is "
             "%llu x %zu tokens\n",
             n->n_trained, n->n_weights, n->cpu.type == GEMM_BF16 ? "bf16" : "float32",
-            gemm_name(n->cpu.gemm), view.peak / 1e9,
+            gemm_name(n->cpu.gemm, n->cpu.type), view.peak / 1e9,
             (unsigned long long)(o.accumulate * o.net.n_seqs), o.net.seq_len);
         if (s->checkpoint)
             printf("going on from %s\n", s->checkpoint->path);
