@@ -15,6 +15,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/select.h>
 #include <unistd.h>
@@ -125,6 +126,26 @@ static char *prompt(EditLine *el)
     return text[in->more];
 }
 
+/* The line again, for a window of another width: from where the terminal has moved its
+ * beginning, as those do that break lines anew. */
+static void redraw(struct line_input *in)
+{
+    const LineInfo *l = el_line(in->el);
+    const char *term = getenv("TERM");
+    size_t columns = strlen(prompt(in->el)) +
+                     wrap_columns(l->buffer, (size_t)(l->cursor - l->buffer));
+    size_t rows = columns / cli_columns(stdout);
+    if (!term || !strcmp(term, "dumb"))
+        putchar('\n');
+    else if (rows)
+        printf("\033[%zuA\r\033[J", rows);
+    else
+        printf("\r\033[J");
+    fflush(stdout);
+    el_resize(in->el);
+    el_set(in->el, EL_REFRESH);
+}
+
 /* One character for the editor; bytes that are none are dropped. */
 static int get_character(EditLine *el, wchar_t *out)
 {
@@ -135,8 +156,7 @@ static int get_character(EditLine *el, wchar_t *out)
     for (;;) {
         int c = next_byte(in);
         if (c == RESIZED) {
-            el_resize(el);
-            el_set(el, EL_REFRESH);
+            redraw(in);
             continue;
         }
         if (c < 0)

@@ -42,6 +42,22 @@ static void put_word(struct wrap *w)
     w->wide = false;
 }
 
+static size_t columns_of(uint32_t c)
+{
+    int n = wcwidth((wchar_t)c);
+    return n < 0 ? 1 : (size_t)n; /* one that the locale does not know */
+}
+
+size_t wrap_columns(const char *text, size_t n)
+{
+    size_t columns = 0;
+    for (size_t i = 0, len; i < n; i += len ? len : 1) {
+        len = utf8_len(text + i, n - i);
+        columns += len ? columns_of(utf8_code_point(text + i, len)) : 1;
+    }
+    return columns;
+}
+
 static void put_char(struct wrap *w, const char *s, size_t len)
 {
     uint32_t c = utf8_code_point(s, len);
@@ -50,8 +66,7 @@ static void put_char(struct wrap *w, const char *s, size_t len)
         len = strlen(s);
         c = 0xfffd;
     }
-    int known = wcwidth((wchar_t)c); /* -1: the locale does not know it */
-    size_t n = known < 0 ? 1 : (size_t)known;
+    size_t n = columns_of(c);
     size_t line = w->width > w->indent ? w->width - w->indent : 1;
     if (n == 2 || (n && w->wide) || w->word_columns + n > line ||
         w->n_word + len > sizeof w->word)

@@ -27,4 +27,7 @@ void wrap_put(struct wrap *w, const char *text, size_t n);
 /* Write what is held, but for blanks at the end. */
 void wrap_end(struct wrap *w);
 
+/* Columns that a text of one line takes, whatever its bytes are. */
+size_t wrap_columns(const char *text, size_t n);
+
 #endif
