@@ -232,6 +232,9 @@ def templates():
         r = misuse("chat", "-m", tiny(), "--template", "llama2", stdin="hi\n",
                    words=["llama2", "turns", "chatml"])
         assert r.raw == b""
+        told = runt("chat", "--help").out
+        names = r.err.split("there are ")[1].split("\n")[0].split(", ")
+        assert len(names) == 8 and all(name in told for name in names), (names, told)
     with open(tiny(), "rb") as f:
         g = Gguf(f.read())
     for name, jinja, note in (("chatml", b"x <|im_start|> y <|im_end|>", ""),
@@ -780,6 +783,25 @@ def widths_are_those_of_characters():
             assert "".join(lines).replace(" ", "") == "user:" + text.replace(" ", ""), lines
             assert "".join(lines).count("x" * width), lines  # a word longer than a line
             assert any(columns(x) >= width - 1 for x in lines if "日" in x), lines
+
+
+@test
+def going_on_after_a_stop():
+    with at_terminal("-n", "3") as t:
+        t.prompt()
+        if not has_editor(t):
+            raise Skip("built without libedit")
+        t.type("/set top-k 1")
+        t.wait("k 1")
+        os.kill(t.pid, signal.SIGSTOP)
+        os.waitpid(t.pid, os.WUNTRACED)
+        termios.tcsetattr(t.fd, termios.TCSANOW, t.before)  # as a shell does
+        assert not has_editor(t)
+        os.kill(t.pid, signal.SIGCONT)
+        t.wait("> /set top-k 1")
+        assert has_editor(t)
+        t.type("7\r")
+        assert "top-k is now 17" in plain(t.prompt())
 
 
 @test
