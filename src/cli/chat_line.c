@@ -296,7 +296,8 @@ static int open_editor(struct line_input *in, struct runt_err *err)
     el_set(in->el, EL_GETCFN, get_character);
     el_set(in->el, EL_BIND, "^R", "em-inc-search-prev", NULL);
     if (in->o.words) {
-        el_set(in->el, EL_ADDFN, "runt-complete", "complete a command", complete);
+        /* el_set would leak the two strings */
+        el_wset(in->el, EL_ADDFN, L"runt-complete", L"complete a command", complete);
         el_set(in->el, EL_BIND, "^I", "runt-complete", NULL);
     }
     open_history(in);
