@@ -386,7 +386,7 @@ int chat_run(const char *path, const struct chat_options *o, struct runt_err *er
     so.n_ctx = (uint32_t)o->n_ctx;
     so.n_threads = (uint32_t)o->n_threads;
     so.kv = o->kv;
-    int rc = runt_model_load(path, &c.model, err);
+    int rc = cli_model_load(path, &o->adapters, stderr, &c.model, err);
     if (!rc)
         choose_template(&c);
     if (!rc)
