@@ -161,22 +161,6 @@ static void product(const struct cpu_thread *t, const struct cpu_matrix *w, size
                        min(some, n_tokens - k), t->block + k * stride + r, stride);
 }
 
-/* y [n] += x0 b0 + x1 b1 + ..., one after another, some at a time. */
-static void add_rows(size_t n, float *restrict y, size_t n_x, const float *x,
-                     const float *restrict b, size_t step)
-{
-    enum { SOME = 4 };
-    size_t k = 0;
-    for (; k + SOME <= n_x; k += SOME, b += SOME * step)
-        for (size_t i = 0; i < n; i++)
-            y[i] = (((y[i] + x[k] * b[i]) + x[k + 1] * b[step + i]) +
-                    x[k + 2] * b[2 * step + i]) +
-                   x[k + 3] * b[3 * step + i];
-    for (; k < n_x; k++, b += step)
-        for (size_t i = 0; i < n; i++)
-            y[i] += x[k] * b[i];
-}
-
 /* The same rows of what adapters add: low b. */
 static void raise_rows(const struct cpu_thread *t, const struct cpu_matrix *w,
                        size_t row, size_t n_rows, struct cpu_input in, size_t n_tokens,
@@ -184,8 +168,8 @@ static void raise_rows(const struct cpu_thread *t, const struct cpu_matrix *w,
 {
     size_t rank = w->low.rank;
     for (size_t k = 0; k < n_tokens; k++)
-        add_rows(n_rows, t->block + k * stride, rank, in.low + k * rank, w->low.b + row,
-                 w->n_rows);
+        t->kern->add_rows(n_rows, t->block + k * stride, rank, in.low + k * rank,
+                          w->low.b + row, w->n_rows);
 }
 
 static void deliver(const struct cpu_thread *t, size_t n_rows, const float *bias,
