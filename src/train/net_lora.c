@@ -68,11 +68,14 @@ int net_lora_describe(struct net *n, struct runt_err *err)
 }
 
 /* With b = 0 the model begins as it is.  The deviation of a is that of a new layer of
- * random weights as PyTorch makes it, 1 / sqrt(3 in). */
+ * random weights as PyTorch makes it, 1 / sqrt(3 in).  Every row has a generator of its
+ * own: a matrix begins alike whatever else is adapted. */
 void net_lora_begin(struct net *n)
 {
-    for (size_t p = n->n_own; p < n->n_params; p += 2) {
-        const struct net_param *a = &n->params[p], *b = &n->params[p + 1];
+    for (size_t p = 0; p < n->n_own; p++) {
+        const struct net_param *a = &n->params[n->params[p].lora], *b = a + 1;
+        if (!n->params[p].lora)
+            continue;
         size_t cols = a->desc.n_cols;
         float deviation = 1 / sqrtf(3 * (float)cols);
         for (size_t r = 0; r < a->desc.n_rows; r++) {
