@@ -67,11 +67,11 @@ struct grad_matrix {
     size_t step;
 };
 
-/* What becomes of a product c [m][n] while it is in the cache, in this order. */
+/* What becomes of a product c [m][n] while it is in the cache. */
 struct grad_then {
     struct grad_matrix more_a, more_b; /* c += more_a more_b, in the product's form, */
     size_t more_k;                     /* more_k products a number; 0: none */
-    float scale;                       /* c *= it; 0: as it is */
+    float scale;                       /* c *= it; 0: as it is; not with bias */
     const float *bias;                 /* [n], added; or NULL */
     const float *residual;             /* [m][n], added after dropout; or NULL */
     const struct grad_drop *drop;      /* with residual; or NULL */
