@@ -203,21 +203,28 @@ static int read_all(const struct gguf *g, const struct gpt2_shape *s, struct ada
     return rc ? rc : check_all_known(g, a, err);
 }
 
-int adapter_open(const char *path, const struct gpt2_shape *s, struct adapter **out,
+int adapter_read(const struct gguf *g, const struct gpt2_shape *s, struct adapter **out,
                  struct runt_err *err)
 {
-    struct gguf *g = NULL;
     struct adapter *a = mem_zalloc(sizeof *a);
     if (!a)
         return err_nomem(err, "an adapter");
-    int rc = gguf_open(path, &g, err);
-    if (!rc)
-        rc = read_all(g, s, a, err);
-    gguf_close(g);
+    int rc = read_all(g, s, a, err);
     if (rc)
         adapter_close(a);
     else
         *out = a;
+    return rc;
+}
+
+int adapter_open(const char *path, const struct gpt2_shape *s, struct adapter **out,
+                 struct runt_err *err)
+{
+    struct gguf *g = NULL;
+    int rc = gguf_open(path, &g, err);
+    if (!rc)
+        rc = adapter_read(g, s, out, err);
+    gguf_close(g);
     return rc;
 }
 

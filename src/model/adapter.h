@@ -39,6 +39,9 @@ struct adapter {
  * architecture or kind of adapter, a tensor that is no matrix of a block). */
 int adapter_open(const char *path, const struct gpt2_shape *s, struct adapter **out,
                  struct runt_err *err);
+/* The same of a file that is open; it keeps nothing of g. */
+int adapter_read(const struct gguf *g, const struct gpt2_shape *s, struct adapter **out,
+                 struct runt_err *err);
 void adapter_close(struct adapter *a); /* NULL is fine */
 
 /* What tells models apart that have the same shape: their norms and biases, which stay
