@@ -19,6 +19,17 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+#if defined __GNUC__
+#pragma GCC visibility push(default) /* the library hides everything else */
+#endif
+
+/* ---- version ---- */
+
+/* Grows by one whenever a program that was built with an older header could not go on
+ * with a newer library; the shared library's soname carries it. */
+#define RUNT_ABI_VERSION 1
+int runt_abi_version(void);     /* RUNT_ABI_VERSION of the library */
+const char *runt_version(void); /* "0.1.0" */
 
 /* ---- model ---- */
 
@@ -69,6 +80,7 @@ struct runt_session_options {
     uint32_t n_batch; /* most tokens in one forward pass, 0: 256 (64: all_logits) */
     uint32_t n_threads; /* 0: one for each physical core */
     uint32_t n_seqs;    /* 0: 1 */
+    uint32_t n_logits;  /* most rows of logits in one call, 0: n_seqs + 32 */
     enum runt_kv kv;
     bool all_logits; /* keep the logits of every token of a pass, not only the last */
     bool profile;    /* take the time of each operation */
@@ -89,9 +101,9 @@ uint32_t runt_session_pos(const runt_session *s); /* tokens that sequence 0 hold
 uint32_t runt_session_n_ctx(const runt_session *s);
 /* Forget every token of sequence 0 from position pos on; pos <= runt_session_pos. */
 void runt_session_rewind(runt_session *s, uint32_t pos);
-/* Logits [n_vocab] after the last token fed; with all_logits, after token i of the last
- * pass of at most n_batch tokens.  Valid from one feed to the next; a session that was
- * never fed has none. */
+/* Logits [n_vocab] after the last token fed (by steps: of step 0); with all_logits,
+ * _at(i) is after token i of the last pass of at most n_batch tokens.  Valid from one
+ * feed to the next; a session that was never fed has none. */
 const float *runt_session_logits(const runt_session *s);
 const float *runt_session_logits_at(const runt_session *s, size_t i);
 
@@ -101,12 +113,16 @@ struct runt_step {
     uint32_t seq;
     const int32_t *tokens; /* [n], n >= 1 */
     size_t n;
+    size_t n_logits; /* wanted after each of the last n_logits tokens, 0: 1 */
 };
 
 /* Feed each step's tokens to its sequence, all in as few passes as n_batch allows; a
- * sequence may stand in one step only.  The logits after the last token of step i are
- * runt_session_logits_at(s, i).  Errors as of runt_session_feed, the line names the
- * step; nothing is fed then.  Not for a session with all_logits. */
+ * sequence may stand in one step only.  Logits lie in rows, runt_session_logits_at(s,
+ * row): step 0's from row 0 on, one a token, then step 1's, and so on; so row i is step
+ * i's where no step asks for more than one.  All rows together are at most the
+ * session's n_logits.  Errors as of runt_session_feed, and RUNT_E_INVALID for more
+ * logits than tokens or rows; the line names the step; nothing is fed then.  Not for a
+ * session with all_logits. */
 int runt_session_step(runt_session *s, const struct runt_step *steps, size_t n_steps,
                       struct runt_err *err);
 
@@ -134,6 +150,16 @@ int runt_session_save(const runt_session *s, uint32_t seq, const char *path,
                       struct runt_err *err);
 int runt_session_restore(runt_session *s, uint32_t seq, const char *path,
                          struct runt_err *err);
+
+/* ---- embedding ---- */
+
+/* What a text means, as a direction: the mean, over its n tokens, of what the final
+ * norm puts out, scaled to length 1, to out [n_embd] (runt_model_info).  Sequence `seq`
+ * forgets what it held and holds these tokens then; no logits are made, those of
+ * earlier feeds stay.  Errors as of runt_session_feed; the sequence is as before then.
+ */
+int runt_embed(runt_session *s, uint32_t seq, const int32_t *tokens, size_t n,
+               float *out, struct runt_err *err);
 
 /* ---- where the time goes ---- */
 
@@ -177,6 +203,9 @@ void runt_sampler_forget(runt_sampler *s);
 int runt_sampler_pick(runt_sampler *s, const float *logits, int32_t *token,
                       struct runt_err *err);
 
+#if defined __GNUC__
+#pragma GCC visibility pop
+#endif
 #ifdef __cplusplus
 }
 #endif

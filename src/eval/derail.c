@@ -187,7 +187,7 @@ static int one_step(struct work *w, struct runt_err *err)
         if (!slot->a)
             continue;
         slot->step = n;
-        steps[n++] = (struct runt_step){i, slot->next, slot->n_next};
+        steps[n++] = (struct runt_step){i, slot->next, slot->n_next, 0};
     }
     int rc = runt_session_step(w->s, steps, n, err);
     if (!rc && w->base_s)

@@ -116,8 +116,9 @@ struct runt_session {
     const struct runt_model *model;
     const struct model_tap *tap; /* or NULL */
     struct pool *pool;
-    uint32_t n_ctx, n_batch, n_seqs;
+    uint32_t n_ctx, n_batch, n_seqs, n_logits;
     uint32_t n_last; /* tokens of the last pass */
+    size_t last_row; /* of logits: step 0's last token */
     enum kern_kv kv;
     bool all_logits;
     struct cpu_account account;
@@ -128,9 +129,10 @@ struct runt_session {
     float *x, *h;                   /* [n_batch][n_embd] */
     float *qkv;                     /* [n_batch][3 * n_embd] */
     float *ff;                      /* [n_batch][n_ff] */
+    double *sum;                    /* [n_embd], of an embedding */
     struct cpu_buffer input;        /* act [n_batch][groups], x [n_batch][n_embd] */
     struct session_thread *threads; /* [n_threads] */
-    float *logits;                  /* [n_batch or n_seqs][n_vocab] */
+    float *logits;                  /* [n_batch or n_logits][n_vocab] */
     struct cpu_span *spans;         /* [n_batch] */
     size_t *out;                    /* [n_batch] */
 };
@@ -144,6 +146,7 @@ struct model_pass {
     size_t n_spans;
     const size_t *out;       /* [n_out]: tokens whose logits are wanted, ascending */
     size_t n_out, first_row; /* their first row in session->logits */
+    bool embed; /* instead, the final norm's output of every token to session->h */
     /* what attention reads and does in one layer; model_forward fills them in */
     uint64_t cache_bytes, attention_ops;
 };
