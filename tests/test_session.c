@@ -156,7 +156,11 @@ static void guesses_that_are_taken_back(void **state)
                 pos += TEXT + right;
                 for (size_t i = 0; i <= right; i++)
                     expect(s, i, all, 1, pos - right + i);
+                runt_session_seq_rewind(s, 1,
+                                        pos + (right < GUESSED)); /* twice is once */
                 runt_session_seq_rewind(s, 1, pos);
+                assert_ptr_equal(runt_session_logits(s),
+                                 runt_session_logits_at(s, right));
             }
             runt_session_close(s);
         }

@@ -99,7 +99,8 @@ int runt_session_feed(runt_session *s, const int32_t *tokens, size_t n,
                       struct runt_err *err);
 uint32_t runt_session_pos(const runt_session *s); /* tokens that sequence 0 holds */
 uint32_t runt_session_n_ctx(const runt_session *s);
-/* Forget every token of sequence 0 from position pos on; pos <= runt_session_pos. */
+/* Forget every token of sequence 0 from position pos on; pos <= runt_session_pos.  Back
+ * to a token of the last step whose logits were wanted: runt_session_logits are its. */
 void runt_session_rewind(runt_session *s, uint32_t pos);
 /* Logits [n_vocab] after the last token fed (by steps: of step 0); with all_logits,
  * _at(i) is after token i of the last pass of at most n_batch tokens.  Valid from one
@@ -127,6 +128,7 @@ int runt_session_step(runt_session *s, const struct runt_step *steps, size_t n_s
                       struct runt_err *err);
 
 uint32_t runt_session_n_seqs(const runt_session *s);
+uint32_t runt_session_n_logits(const runt_session *s); /* rows of logits */
 uint32_t runt_session_seq_pos(const runt_session *s, uint32_t seq);
 void runt_session_seq_rewind(runt_session *s, uint32_t seq, uint32_t pos);
 /* The tokens that a sequence holds, [runt_session_seq_pos]. */

@@ -118,7 +118,8 @@ struct runt_session {
     struct pool *pool;
     uint32_t n_ctx, n_batch, n_seqs, n_logits;
     uint32_t n_last; /* tokens of the last pass */
-    size_t last_row; /* of logits: step 0's last token */
+    size_t last_row; /* of logits: the last token, at last_pos, of step 0, last_seq */
+    uint32_t last_seq, last_pos;
     enum kern_kv kv;
     bool all_logits;
     struct cpu_account account;

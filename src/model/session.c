@@ -281,10 +281,13 @@ static void run_pass(runt_session *s, const struct runt_step *steps, size_t n_st
 static void run_steps(runt_session *s, const struct runt_step *steps, size_t n_steps)
 {
     struct cursor c = {0};
+    if (!n_steps)
+        return;
     while (c.step < n_steps)
         run_pass(s, steps, n_steps, &c, false);
-    if (n_steps)
-        s->last_row = s->all_logits ? s->n_last - 1 : n_wanted(&steps[0]) - 1;
+    s->last_row = s->all_logits ? s->n_last - 1 : n_wanted(&steps[0]) - 1;
+    s->last_seq = steps[0].seq;
+    s->last_pos = s->pos[steps[0].seq];
 }
 
 int runt_session_feed(runt_session *s, const int32_t *tokens, size_t n,
@@ -364,6 +367,11 @@ uint32_t runt_session_n_ctx(const runt_session *s)
     return s->n_ctx;
 }
 
+uint32_t runt_session_n_logits(const runt_session *s)
+{
+    return s->n_logits;
+}
+
 uint32_t runt_session_n_seqs(const runt_session *s)
 {
     return s->n_seqs;
@@ -389,10 +397,19 @@ void runt_session_rewind(runt_session *s, uint32_t pos)
     runt_session_seq_rewind(s, 0, pos);
 }
 
+/* The rows of step 0's logits are those of its last tokens: one that is rewound to has
+ * its own still. */
 void runt_session_seq_rewind(runt_session *s, uint32_t seq, uint32_t pos)
 {
-    if (pos < s->pos[seq])
-        s->pos[seq] = pos;
+    if (pos >= s->pos[seq])
+        return;
+    size_t back = s->pos[seq] - pos;
+    if (seq == s->last_seq && s->pos[seq] == s->last_pos && back <= s->last_row &&
+        !s->all_logits) {
+        s->last_row -= back;
+        s->last_pos = pos;
+    }
+    s->pos[seq] = pos;
 }
 
 uint32_t runt_session_match(runt_session *s, uint32_t seq, const int32_t *tokens,
