@@ -205,6 +205,58 @@ void runt_sampler_forget(runt_sampler *s);
 int runt_sampler_pick(runt_sampler *s, const float *logits, int32_t *token,
                       struct runt_err *err);
 
+/* ---- looking ahead ---- */
+
+/* A model reads its weights once for a pass, of however many tokens.  So tokens that
+ * are likely to come (drafts) can be fed behind the one that was drawn, and what is
+ * drawn after each decides whether the next was right.  Drafts come from the text
+ * itself: from where its end stood before, and from counts of what followed which
+ * tokens, in every sequence of the session.  They never change a text, drawn at any
+ * temperature: the logits are the same bits, and are drawn from in the same order.
+ *
+ *     draw id from runt_session_logits(s)
+ *     for (;;) {
+ *         if (!runt_lookahead_take(l, seq, id))
+ *             runt_lookahead_step(l, &(struct runt_step){seq, &id, 1, 1}, 1, &err);
+ *         draw id from runt_lookahead_logits(l, seq)
+ *     }
+ *     runt_lookahead_stop(l, seq);
+ */
+typedef struct runt_lookahead runt_lookahead;
+
+/* AUTO: as many drafts as make the most tokens a second by what passes took and by how
+ * often drafts like these were right, none where none do. */
+enum { RUNT_LOOKAHEAD_AUTO = 0, RUNT_LOOKAHEAD_MAX = 31 };
+
+/* For a session, which outlives it and has no all_logits.  n_drafts is AUTO, or how
+ * many there are in every pass where there are so many.  One thread at a time uses it
+ * and the session. */
+int runt_lookahead_new(runt_session *s, int32_t n_drafts, runt_lookahead **out,
+                       struct runt_err *err);
+void runt_lookahead_free(
+    runt_lookahead *l); /* NULL is fine; does not touch the session */
+
+/* runt_session_step, with drafts put behind the tokens of steps of one token as far as
+ * n_ctx and the session's n_logits have room; not where another step reads a longer
+ * text. Until drafts are settled (by a take that says false, stop, or the next step)
+ * the sequence holds those that may be wrong. */
+int runt_lookahead_step(runt_lookahead *l, const struct runt_step *steps,
+                        size_t n_steps, struct runt_err *err);
+/* Logits after the last token of a sequence that is known to be right: of the last step
+ * in which it was, or a token taken since. */
+const float *runt_lookahead_logits(const runt_lookahead *l, uint32_t seq);
+/* Tell of every token drawn for a sequence.  True: it was drafted, and is in the
+ * session already; false: wrong drafts were taken back, and the token is to be fed. */
+bool runt_lookahead_take(runt_lookahead *l, uint32_t seq, int32_t token);
+/* Take back what is not settled: the session holds the tokens that were fed and taken,
+ * and runt_session_logits are those after the last one (of step 0). */
+void runt_lookahead_stop(runt_lookahead *l, uint32_t seq);
+/* From now on at most n drafts in a step of this sequence: it will not want more. */
+void runt_lookahead_limit(runt_lookahead *l, uint32_t seq, size_t n);
+/* So far, of all sequences. */
+void runt_lookahead_counts(const runt_lookahead *l, uint64_t *drafted,
+                           uint64_t *accepted);
+
 #if defined __GNUC__
 #pragma GCC visibility pop
 #endif
