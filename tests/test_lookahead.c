@@ -210,6 +210,112 @@ static void many_sequences(void **state)
     }
 }
 
+/* ---- runt_generate ---- */
+
+struct heard {
+    char text[4096];
+    size_t n, n_calls, stop_at; /* 0: never */
+};
+
+static int hear(void *ctx, const char *text, size_t n)
+{
+    struct heard *h = ctx;
+    assert_true(h->n + n < sizeof h->text);
+    memcpy(h->text + h->n, text, n);
+    h->n += n;
+    return ++h->n_calls == h->stop_at;
+}
+
+/* Draw twice, the second time going on from what the first left. */
+static void draw_twice(const runt_model *m, const struct runt_generate_options *o,
+                       int32_t n_drafts, float temp, size_t stop_at, runt_session **s,
+                       struct heard heard[2], struct runt_generated g[2])
+{
+    static const char prompt[] = "The cat sat on the mat. The dog sat on the mat. The";
+    struct runt_session_options so = {.n_ctx = 48};
+    struct runt_sampler_options sa = runt_sampler_defaults();
+    struct runt_generate_options with = *o;
+    struct runt_model_info info;
+    struct runt_err err;
+    runt_sampler *sampler = NULL;
+    int32_t *ids = NULL;
+    size_t n = 0;
+    runt_model_info(m, &info);
+    sa.temp = temp;
+    sa.repeat_penalty = 1.05f;
+    ok(runt_session_open(m, &so, s, &err), &err);
+    ok(runt_sampler_new(&sa, info.n_vocab, &sampler, &err), &err);
+    ok(runt_tokenize(m, prompt, strlen(prompt), false, &ids, &n, &err), &err);
+    ok(runt_session_feed(*s, ids, n, &err), &err);
+    if (n_drafts >= 0)
+        ok(runt_lookahead_new(*s, n_drafts, &with.lookahead, &err), &err);
+    for (size_t i = 0; i < 2; i++) {
+        heard[i] = (struct heard){.stop_at = stop_at};
+        ok(runt_generate(*s, sampler, &with, hear, &heard[i], &g[i], &err), &err);
+    }
+    runt_lookahead_free(with.lookahead);
+    runt_sampler_free(sampler);
+    runt_free(ids);
+}
+
+static void generating(void **state)
+{
+    (void)state;
+    static const char *const stops[] = {"mat.", "was"};
+    static const struct {
+        struct runt_generate_options o;
+        float temp;
+        size_t stop_at;
+    } cases[] = {
+        {{.n_max = 1}, 0, 0},
+        {{.n_max = 17}, 0, 0},
+        {{.n_max = 17}, 0.9f, 0},
+        {{.n_max = 150, .slide = true, .ignore_eos = true}, 0, 0},
+        {{.n_max = 150, .slide = true, .ignore_eos = true}, 0.9f, 0},
+        {{0}, 0, 0}, /* to the end of the context */
+        {{.n_max = 90, .stops = stops, .n_stops = 2, .slide = true}, 0, 0},
+        {{.n_max = 90, .stops = stops, .n_stops = 2, .slide = true}, 0.9f, 0},
+        {{.n_max = 90, .slide = true}, 0, 9},
+        {{.n_max = 90, .slide = true, .skip_space = true}, 0.3f, 30},
+    };
+    runt_model *m = fixture_tiny("q4_0");
+    size_t accepted = 0, drafted = 0;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        runt_session *plain = NULL;
+        struct heard want[2], got[2];
+        struct runt_generated a[2], b[2];
+        draw_twice(m, &cases[i].o, -1, cases[i].temp, cases[i].stop_at, &plain, want,
+                   a);
+        for (int32_t n = 0; n <= RUNT_LOOKAHEAD_MAX; n += 1 + 3 * n) {
+            runt_session *s = NULL;
+            draw_twice(m, &cases[i].o, n, cases[i].temp, cases[i].stop_at, &s, got, b);
+            for (size_t k = 0; k < 2; k++) {
+                assert_int_equal(got[k].n, want[k].n);
+                assert_memory_equal(got[k].text, want[k].text, want[k].n);
+                assert_int_equal(got[k].n_calls, want[k].n_calls);
+                assert_int_equal(b[k].n_tokens, a[k].n_tokens);
+                assert_int_equal(b[k].n_dropped, a[k].n_dropped);
+                assert_int_equal(b[k].end, a[k].end);
+                assert_int_equal(a[k].n_drafted + a[k].n_accepted, 0);
+                assert_true(b[k].n_accepted <= b[k].n_drafted);
+                drafted += b[k].n_drafted;
+                accepted += b[k].n_accepted;
+            }
+            uint32_t pos = runt_session_pos(s);
+            assert_int_equal(pos, runt_session_pos(plain));
+            assert_memory_equal(runt_session_seq_tokens(s, 0),
+                                runt_session_seq_tokens(plain, 0),
+                                pos * sizeof(int32_t));
+            assert_memory_equal(runt_session_logits(s), runt_session_logits(plain),
+                                4096 * sizeof(float));
+            runt_session_close(s);
+        }
+        runt_session_close(plain);
+    }
+    assert_true(accepted > 300 && drafted > accepted);
+    fixture_close(m);
+}
+
 /* What is refused leaves everything as it was. */
 static void refused(void **state)
 {
@@ -301,9 +407,8 @@ static int setup(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(one_sequence),
-        cmocka_unit_test(many_sequences),
-        cmocka_unit_test(refused),
+        cmocka_unit_test(one_sequence),   cmocka_unit_test(many_sequences),
+        cmocka_unit_test(generating),     cmocka_unit_test(refused),
         cmocka_unit_test(without_memory),
     };
     return cmocka_run_group_tests_name("lookahead", tests, setup, NULL);

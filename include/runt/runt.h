@@ -333,12 +333,15 @@ struct runt_generate_options {
     bool skip_space; /* as of runt_stream_new */
     bool slide; /* in a full context, forget the older half and go on; else that is the
                    end */
+    runt_lookahead *lookahead; /* of this session, or NULL; learns from one call to the
+                                  next */
 };
 
 struct runt_generated {
-    size_t n_tokens;  /* drawn, the end token included */
-    size_t n_dropped; /* forgotten to make room */
-    double seconds;   /* of drawing and feeding them */
+    size_t n_tokens;              /* drawn, the end token included */
+    size_t n_dropped;             /* forgotten to make room */
+    size_t n_drafted, n_accepted; /* by the lookahead */
+    double seconds;               /* of drawing and feeding them */
     enum runt_end end;
 };
 
