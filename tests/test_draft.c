@@ -212,12 +212,21 @@ static void a_spike_does_not_count(void **state)
 {
     (void)state;
     struct pace p = {0};
-    assert_true(pace_seconds(&p, 1) == 0 && !pace_may_draft(&p, 1));
+    assert_true(pace_seconds(&p, 1) == 0 && pace_worth(&p, 1) == 0);
+    pace_note(&p, 1, 0, 0, 7);
+    assert_true(pace_worth(&p, 1) == 0);
+    pace_note(&p, 1, 0, 0, 2);
+    assert_true(near(pace_plain(&p, 1), 2) && pace_worth(&p, 1) == 1.05);
     for (size_t i = 0; i < 20; i++)
         pace_note(&p, 1, 0, 0, i % 5 == 4 ? 100 : 2);
     assert_true(near(pace_seconds(&p, 1), 2));
     assert_true(near(pace_seconds(&p, 11), 2 * 4)); /* a guess: 0.3 a token */
-    pace_note(&p, 1, 4, 4, 6);
+    double before = p.balance;
+    pace_note(&p, 1, 4, 4, 600); /* nor as the first of its size, in both accounts */
+    assert_true(near(pace_seconds(&p, 5), 4.4));
+    assert_true(near(p.balance, before + 5 * 2 - 2 * 4.4 + 0.01 * 2 * 4.4));
+    for (size_t i = 0; i < 4; i++)
+        pace_note(&p, 1, 4, 4, 6);
     assert_true(near(pace_seconds(&p, 5), 6));
     assert_true(near(pace_seconds(&p, 3), 4)); /* between two measured ones */
     assert_true(near(pace_seconds(&p, 11), 6 * 4 / 2.2));
@@ -235,14 +244,18 @@ static void losses_are_bounded(void **state)
     (void)state;
     struct pace p = {0};
     double spent = 0, tokens = 0;
+    size_t n_debts = 0;
     for (size_t i = 0; i < 5000; i++) {
-        bool draft = pace_may_draft(&p, 1);
+        double worth = pace_worth(&p, 1);
+        bool draft = worth > 0;
         double x = draft ? 2.5 : 1;
+        assert_true(!draft || (p.balance >= 0 ? worth == 1.05 : worth == 1.3));
+        n_debts += draft && p.balance < 0;
         pace_note(&p, 1, draft ? 4 : 0, 0, x);
         spent += x;
         tokens += 1;
     }
-    assert_true(spent > tokens && spent < 1.012 * tokens + 4);
+    assert_true(n_debts && spent > tokens && spent < 1.012 * tokens + 8);
 }
 
 /* What they once saved is soon used up. */
@@ -255,7 +268,7 @@ static void savings_are_bounded(void **state)
         pace_note(&p, 1, 4, 4, 2);
     assert_true(near(p.balance, 16));
     size_t n = 0;
-    for (; pace_may_draft(&p, 1) && n < 100; n++)
+    for (; p.balance >= 0 && n < 100; n++)
         pace_note(&p, 1, 4, 0, 2);
     assert_in_range(n, 16, 17);
 }
@@ -266,23 +279,27 @@ static void old_times_are_not_believed(void **state)
     (void)state;
     struct pace p = {0};
     pace_note(&p, 1, 0, 0, 1);
-    pace_note(&p, 1, 4, 4, 50); /* a single bad moment */
-    pace_note(&p, 1, 0, 0, 1);
+    for (size_t i = 0; i < 3; i++)
+        pace_note(&p, 1, 4, 4, 50);
+    for (size_t i = 0; i < 3; i++)
+        pace_note(&p, 1, 0, 0, 1);
     p.balance = 1e9;
-    assert_true(pace_may_draft(&p, 1));
-    assert_false(pace_may_draft(&p, 2)); /* another size was never measured */
+    assert_true(pace_worth(&p, 1) > 0);
+    assert_true(pace_worth(&p, 2) == 0); /* another size was never measured */
+    assert_true(near(pace_seconds(&p, 5), 50));
     size_t n = 0;
-    while (pace_may_draft(&p, 1) && n < 200) {
+    while (pace_worth(&p, 1) > 0 && n < 200) {
         pace_note(&p, 1, 2, 2, 1.2);
         p.balance = 1e9;
         n++;
     }
     assert_int_equal(n, 64);
     assert_true(near(pace_seconds(&p, 5), 50));
-    for (size_t i = 0; i < 520; i++)
+    for (size_t i = 0; i < 130; i++)
         pace_note(&p, 1, 0, 0, 1);
     assert_true(near(pace_seconds(&p, 5), 2.2));
-    pace_note(&p, 1, 4, 4, 3); /* and the old ones are gone */
+    for (size_t i = 0; i < 3; i++) /* and the old ones are gone */
+        pace_note(&p, 1, 4, 4, 3);
     assert_true(near(pace_seconds(&p, 5), 3));
 }
 

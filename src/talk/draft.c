@@ -165,6 +165,13 @@ static void count(struct draft_slot *s, int32_t token)
         halve(s);
 }
 
+void draft_cache_prefetch(const struct draft_cache *c, const int32_t *t, size_t n)
+{
+    for (size_t end = n - 1; end <= n; end++)
+        for (unsigned order = 1; order <= DRAFT_ORDERS && order <= end; order++)
+            __builtin_prefetch(slot_of(c, key_of(t + end, order)));
+}
+
 void draft_cache_put(struct draft_cache *c, const int32_t *t, size_t n)
 {
     for (unsigned order = 1; order <= DRAFT_ORDERS && order < n; order++) {

@@ -47,6 +47,9 @@ bool draft_cache_init(struct draft_cache *c, size_t n_tokens);
 void draft_cache_free(struct draft_cache *c);
 /* Count t[n - 1] as what follows the 1, 2 and 3 tokens before it. */
 void draft_cache_put(struct draft_cache *c, const int32_t *t, size_t n);
+/* Ask memory for what draft_cache_put with t[n - 1], and draft_cache_get after it, will
+ * read: a model's weights have passed through the caches since. */
+void draft_cache_prefetch(const struct draft_cache *c, const int32_t *t, size_t n);
 /* What followed the last `order` tokens of t[0..n) most often; false when they were not
  * seen.  *sure is 0 (seen once), 1 (less than half the
  * times), 2, or 3 (always). */

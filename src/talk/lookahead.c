@@ -28,11 +28,14 @@ enum {
     N_CLASSES = N_LENGTHS + DRAFT_ORDERS * DRAFT_SURE,
     N_VOTES = 1 + DRAFT_ORDERS,
     MAX_TRIES = 32, /* of a class; then all counts are halved */
+    /* After so many tokens in a row without a draft that was right, the next are
+     * thought of, and timed, once in a while only: a small model draws one in 100 us,
+     * thinking takes 1. */
+    PATIENCE = 8,
+    NAP = 8,
 };
 /* A draft less likely than that is not worth a place in any pass. */
-static const float LEAST_CHANCE = 0.05f;
-/* Drafts must promise to be that much faster. */
-static const double WORTH_IT = 1.05;
+static const float LEAST_CHANCE = 0.15f;
 
 struct vote {
     int32_t token;
@@ -56,6 +59,7 @@ struct sequence {
     size_t n_right;                      /* of them, so far */
     bool open;                           /* the session may hold wrong ones */
     size_t limit;                        /* drafts at most */
+    unsigned idle;                       /* tokens in a row that got no drafts */
     size_t row;                          /* of the logits to draw from */
     uint32_t pos;                        /* tokens that are true */
     int32_t fed[1 + RUNT_LOOKAHEAD_MAX]; /* the token and its drafts */
@@ -151,6 +155,7 @@ static void catch_up(struct runt_lookahead *l, uint32_t seq, int32_t token)
     draft_index_cut(x, same);
     for (uint32_t i = same; i < x->max && i <= pos; i++) {
         draft_index_put(x, i < pos ? t[i] : token);
+        draft_cache_prefetch(&l->cache, x->tokens, x->n);
         draft_cache_put(&l->cache, x->tokens, x->n);
     }
 }
@@ -248,9 +253,10 @@ static struct sequence *likeliest(struct runt_lookahead *l)
 static void choose(struct runt_lookahead *l, size_t most)
 {
     size_t n = l->n_steps, best = 0;
-    if (!pace_may_draft(&l->pace, n))
+    double worth = likeliest(l) ? pace_worth(&l->pace, n) : 0;
+    if (worth <= 0)
         return;
-    double tokens = (double)n, least = WORTH_IT * tokens / pace_seconds(&l->pace, n);
+    double tokens = (double)n, least = worth * tokens / pace_plain(&l->pace, n);
     struct sequence *order[PACE_TOKENS], *q;
     for (size_t d = 0; d < most && n + d < PACE_TOKENS && (q = likeliest(l)); d++) {
         tokens += (double)q->places[q->n_sent++].chance;
@@ -300,15 +306,18 @@ static void prepare_nothing(struct sequence *q)
     q->open = false;
 }
 
-/* A step that reads a text, or that the session will refuse, gets no drafts. */
-static void prepare(struct runt_lookahead *l, const struct runt_step *step)
+/* A step that reads a text, or that the session will refuse, gets no drafts.  True
+ * where some were thought of. */
+static bool prepare(struct runt_lookahead *l, const struct runt_step *step)
 {
     runt_session *s = l->session;
     struct sequence *q = &l->seqs[step->seq];
     uint32_t pos = runt_session_seq_pos(s, step->seq), n_ctx = runt_session_n_ctx(s);
     prepare_nothing(q);
     if (step->n != 1 || pos >= n_ctx)
-        return;
+        return false;
+    if (l->n_drafts == RUNT_LOOKAHEAD_AUTO && q->idle++ >= PATIENCE && q->idle % NAP)
+        return false;
     catch_up(l, step->seq, step->tokens[0]);
     size_t most = n_ctx - pos - 1;
     if (most > q->limit)
@@ -316,6 +325,7 @@ static void prepare(struct runt_lookahead *l, const struct runt_step *step)
     if (l->n_drafts && most > (size_t)l->n_drafts)
         most = (size_t)l->n_drafts;
     think(l, q, most);
+    return true;
 }
 
 /* Put the drafts behind their tokens; count rows. */
@@ -346,7 +356,7 @@ int runt_lookahead_step(runt_lookahead *l, const struct runt_step *steps,
 {
     runt_session *s = l->session;
     size_t n_rows = 0;
-    bool plain = true;
+    bool plain = true, awake = false;
     settle(l);
     for (size_t i = 0; i < n_steps; i++)
         if (n_steps > runt_session_n_seqs(s) || steps[i].seq >= runt_session_n_seqs(s))
@@ -354,7 +364,7 @@ int runt_lookahead_step(runt_lookahead *l, const struct runt_step *steps,
     for (size_t i = 0; i < n_steps; i++) {
         plain &= steps[i].n == 1;
         n_rows += steps[i].n_logits ? steps[i].n_logits : 1;
-        prepare(l, &steps[i]);
+        awake |= prepare(l, &steps[i]);
         l->steps[i] = steps[i];
     }
     l->n_steps = n_steps;
@@ -365,12 +375,12 @@ int runt_lookahead_step(runt_lookahead *l, const struct runt_step *steps,
     else if (plain)
         send_always(l, most);
     compose(l);
-    double begin = now();
+    double begin = awake ? now() : 0;
     int rc = runt_session_step(s, l->steps, n_steps, err);
     if (rc)
         for (size_t i = 0; i < n_steps; i++)
             prepare_nothing(&l->seqs[steps[i].seq]);
-    else if (plain)
+    else if (plain && awake)
         l->seconds = now() - begin;
     return rc;
 }
@@ -391,6 +401,7 @@ bool runt_lookahead_take(runt_lookahead *l, uint32_t seq, int32_t token)
         q->n_right++;
         q->pos++;
         q->row++;
+        q->idle = 0;
     } else
         runt_lookahead_stop(l, seq);
     return right;

@@ -28,8 +28,11 @@ void pace_note(struct pace *p, size_t n_seqs, size_t n_drafts, size_t n_right,
                double seconds);
 /* Seconds that a pass of n tokens takes, 1 <= n <= PACE_TOKENS; 0 when nobody knows. */
 double pace_seconds(const struct pace *p, size_t n);
-/* Whether drafts may be tried on top of n_seqs tokens: what a pass without them takes
- * was measured lately, and drafts have not lost more time than they may. */
-bool pace_may_draft(const struct pace *p, size_t n_seqs);
+/* The same of a pass without drafts, by its own passes where there were some. */
+double pace_plain(const struct pace *p, size_t n_seqs);
+/* How many times as fast drafts on top of n_seqs tokens must promise to be; 0: none are
+ * to be tried, because what a pass without them takes was not measured lately, or
+ * because drafts have lost more time than they may. */
+double pace_worth(const struct pace *p, size_t n_seqs);
 
 #endif
