@@ -142,7 +142,7 @@ int line_history_load(const char *path, void (*add)(void *ctx, const char *line)
         rc = file_map_open(path, &map, err);
     if (rc)
         goto out;
-    const char *text = (const char *)map.data, *line;
+    const char *text = map.data ? (const char *)map.data : "", *line;
     size_t n = map.size, skip = n > MAX_FILE ? n - MAX_FILE : 0;
     if (skip) { /* behind the line that is cut */
         line = memchr(text + skip, '\n', n - skip);

@@ -43,18 +43,13 @@ struct line_input {
 
 /* ---- bytes ---- */
 
-static volatile sig_atomic_t resized;
-
-static void on_resize(int sig)
-{
-    (void)sig;
-    resized = 1;
-}
+/* The window has another width, or the program goes on after Ctrl-Z. */
+static volatile sig_atomic_t disturbed;
 
 /* Block or unblock what ends a wait. */
 static void hold_signals(int how, sigset_t *before)
 {
-    static const int signals[] = {SIGINT, SIGTERM, SIGHUP, SIGWINCH};
+    static const int signals[] = {SIGINT, SIGTERM, SIGHUP, SIGWINCH, SIGCONT};
     sigset_t set;
     sigemptyset(&set);
     for (size_t i = 0; i < sizeof signals / sizeof *signals; i++)
@@ -63,7 +58,7 @@ static void hold_signals(int how, sigset_t *before)
                 how == SIG_SETMASK ? NULL : before);
 }
 
-enum { END_OF_FILE = -1, STOPPED = -2, RESIZED = -3, BROKEN = -4 };
+enum { END_OF_FILE = -1, STOPPED = -2, DISTURBED = -3, BROKEN = -4 };
 
 /* Wait until there is something to read. */
 static int wait_input(struct line_input *in)
@@ -77,15 +72,15 @@ static int wait_input(struct line_input *in)
         FD_SET(in->fd, &set);
         if (cli_interrupted())
             rc = STOPPED;
-        else if (in->terminal && resized)
-            rc = RESIZED;
+        else if (in->terminal && disturbed)
+            rc = DISTURBED;
         else if (pselect(in->fd + 1, &set, NULL, NULL, NULL, &before) > 0)
             break;
         else if (errno != EINTR)
             rc = BROKEN;
     }
-    if (rc == RESIZED)
-        resized = 0;
+    if (rc == DISTURBED)
+        disturbed = 0;
     hold_signals(SIG_SETMASK, &before);
     return rc;
 }
@@ -118,6 +113,12 @@ void line_input_flush(struct line_input *in)
 
 #ifdef HAVE_EDIT
 
+static void on_disturbance(int sig)
+{
+    (void)sig;
+    disturbed = 1;
+}
+
 static char *prompt(EditLine *el)
 {
     static char text[2][8] = {"> ", "... "};
@@ -126,8 +127,8 @@ static char *prompt(EditLine *el)
     return text[in->more];
 }
 
-/* The line again, for a window of another width: from where the terminal has moved its
- * beginning, as those do that break lines anew. */
+/* The line again, in a terminal that may have another width and other modes: from where
+ * the terminal has moved its beginning, as those do that break lines anew. */
 static void redraw(struct line_input *in)
 {
     const LineInfo *l = el_line(in->el);
@@ -142,6 +143,8 @@ static void redraw(struct line_input *in)
     else
         printf("\r\033[J");
     fflush(stdout);
+    el_set(in->el, EL_PREP_TERM, 0);
+    el_set(in->el, EL_PREP_TERM, 1);
     el_resize(in->el);
     el_set(in->el, EL_REFRESH);
 }
@@ -155,7 +158,7 @@ static int get_character(EditLine *el, wchar_t *out)
     el_get(el, EL_CLIENTDATA, &in);
     for (;;) {
         int c = next_byte(in);
-        if (c == RESIZED) {
+        if (c == DISTURBED) {
             redraw(in);
             continue;
         }
@@ -280,9 +283,10 @@ static int open_editor(struct line_input *in, struct runt_err *err)
     if (!in->el || !in->history)
         return err_nomem(err, "the line editor");
     /* SA_RESTART: what is being written goes on; a wait for input ends all the same */
-    struct sigaction sa = {.sa_handler = on_resize, .sa_flags = SA_RESTART};
+    struct sigaction sa = {.sa_handler = on_disturbance, .sa_flags = SA_RESTART};
     sigemptyset(&sa.sa_mask);
     sigaction(SIGWINCH, &sa, NULL);
+    sigaction(SIGCONT, &sa, NULL);
     history(in->history, &ev, H_SETSIZE, LINE_HISTORY);
     history(in->history, &ev, H_SETUNIQUE, 1);
     el_set(in->el, EL_CLIENTDATA, in);
@@ -292,7 +296,8 @@ static int open_editor(struct line_input *in, struct runt_err *err)
     el_set(in->el, EL_GETCFN, get_character);
     el_set(in->el, EL_BIND, "^R", "em-inc-search-prev", NULL);
     if (in->o.words) {
-        el_set(in->el, EL_ADDFN, "runt-complete", "complete a command", complete);
+        /* el_set would leak the two strings */
+        el_wset(in->el, EL_ADDFN, L"runt-complete", L"complete a command", complete);
         el_set(in->el, EL_BIND, "^I", "runt-complete", NULL);
     }
     open_history(in);
@@ -353,7 +358,7 @@ static enum line_result read_plain(struct line_input *in, bool more,
     while ((c = next_byte(in)) != '\n' && c != END_OF_FILE) {
         if (c == STOPPED)
             return LINE_INTERRUPTED;
-        if (c == RESIZED)
+        if (c == DISTURBED)
             continue;
         if (c == BROKEN && in->terminal) /* it went away */
             return LINE_END;

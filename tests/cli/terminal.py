@@ -1,4 +1,5 @@
 """The program at a pseudo-terminal."""
+import codecs
 import fcntl
 import os
 import pty
@@ -9,7 +10,7 @@ import struct
 import termios
 import time
 
-from tap import RUNT, SLOW, environment
+from tap import RUNT, SLOW, TMP, environment
 
 
 def pts_name(fd):
@@ -23,7 +24,7 @@ class Terminal:
 
     def __init__(self, *args, env=None, columns=80, stdin=None):
         self.seen = self.shown = ""
-        self.rest = b""
+        self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
         env = environment({"TERM": "xterm", **(env or {})})
         self.status = None
         ready, go = os.pipe()
@@ -33,6 +34,7 @@ class Terminal:
             if stdin is not None:  # not the terminal, which stays the output
                 os.dup2(stdin, 0)
             os.read(ready, 1)
+            os.chdir(TMP)
             os.execve(RUNT, [RUNT, *args], env)
         os.close(ready)
         self.resize(columns)
@@ -57,8 +59,7 @@ class Terminal:
             data = os.read(self.fd, 65536)
         except OSError:  # Linux's way to say that the other side is closed
             return False
-        text = (self.rest + data).decode("utf-8", "replace")
-        self.rest = b""
+        text = self.decoder.decode(data)
         self.seen += text
         self.shown += text
         return bool(data)
