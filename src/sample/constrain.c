@@ -2,11 +2,11 @@
  *
  * The grammar is followed along the tree of the vocabulary, whose tokens share their
  * beginnings: a byte that the grammar refuses ends all tokens that go on with it.
- * Steps that were made once are table look-ups (matcher.c), so that even inside of a
- * string, where most of 50,257 tokens are allowed, all of them take 0.2 ms or so.  That
- * is little enough to filter first, always, and never to draw twice: what is picked is
- * what would be picked if the model knew no other tokens. */
-#include "sample/grammar.h"
+ * Steps that were made once are table look-ups (matcher.c), and where most tokens are
+ * allowed, as inside of a string, the text stays in one state for long: what is allowed
+ * in such a state is kept.  So filtering costs little enough to be done always, and
+ * first: what is picked is what would be picked if the model knew no other tokens. */
+#include "sample/matcher.h"
 #include "sample/sample_impl.h"
 #include "sample/vocab_tree.h"
 
@@ -15,27 +15,41 @@
 
 #include <string.h>
 
+enum {
+    N_KEPT = 16,     /* states whose tokens are kept; 6 kB each for GPT-2 */
+    WORTH_IT = 1000, /* tokens, fewer are found quickly */
+};
+
 struct constraint {
     const struct vocab_tree *tree;
     struct matcher *matcher;
     const struct tok *tok;
     uint32_t state;
     uint32_t *path; /* by depth: the state before that byte */
+    int32_t *ids;   /* [n_vocab]: what is allowed */
     bool ended;     /* by a token that ends the text */
+    struct kept {
+        uint32_t state;    /* STATE_NOWHERE: none */
+        uint64_t *allowed; /* a bit a token */
+    } kept[N_KEPT];
+    size_t next_kept;
 };
 
 void constraint_free(struct constraint *c)
 {
     if (!c)
         return;
+    for (size_t i = 0; i < N_KEPT; i++)
+        mem_free(c->kept[i].allowed);
     matcher_free(c->matcher);
     mem_free(c->path);
+    mem_free(c->ids);
     mem_free(c);
 }
 
 void constraint_restart(struct constraint *c)
 {
-    c->state = matcher_start(c->matcher);
+    c->state = STATE_START;
     c->ended = false;
 }
 
@@ -57,7 +71,8 @@ int sampler_constrain(runt_sampler *s, const struct tok *tok,
         int rc = c ? matcher_new(g, &c->matcher, err) : err_nomem(err, "a grammar");
         if (!rc) {
             c->path = mem_array(tree->depth + 1, sizeof *c->path);
-            rc = c->path ? 0 : err_nomem(err, "a grammar");
+            c->ids = mem_array(tree->n_vocab, sizeof *c->ids);
+            rc = c->path && c->ids ? 0 : err_nomem(err, "a grammar");
         }
         if (rc) {
             constraint_free(c);
@@ -72,29 +87,92 @@ int sampler_constrain(runt_sampler *s, const struct tok *tok,
     return 0;
 }
 
-int constraint_filter(struct constraint *c, const float *logits, struct candidate *out,
-                      size_t *n_out, struct runt_err *err)
+/* ---- what is allowed ---- */
+
+static size_t n_words(const struct vocab_tree *t)
+{
+    return (t->n_vocab + 63) / 64;
+}
+
+/* Follow the grammar along the tree. */
+static size_t walk_tree(struct constraint *c)
 {
     const struct vocab_tree *t = c->tree;
+    uint32_t *path = c->path;
+    int32_t *out = c->ids;
     size_t n = 0;
-    c->state = matcher_trim(c->matcher, c->state);
-    c->path[0] = c->state;
-    for (size_t i = 0; i < t->n_nodes && !c->ended;) {
+    path[0] = c->state;
+    for (size_t i = 0; i < t->n_nodes;) {
         const struct tree_node *node = &t->nodes[i];
-        uint32_t state = matcher_step(c->matcher, c->path[node->depth], node->byte);
+        uint32_t state = matcher_step(c->matcher, path[node->depth], node->byte);
         if (state == STATE_NOWHERE) {
             i = node->skip;
             continue;
         }
-        c->path[node->depth + 1] = state;
-        for (uint32_t k = node[0].first_id; k < node[1].first_id; k++)
-            out[n++] = (struct candidate){logits[t->ids[k]], t->ids[k]};
+        path[node->depth + 1] = state;
+        uint32_t k = node[0].first_id, end = node[1].first_id;
+        out[n] = t->ids[k]; /* none or one, nearly always: no guess to get wrong */
+        n += k < end;
+        for (k++; k < end; k++)
+            out[n++] = t->ids[k];
         i++;
+    }
+    return n;
+}
+
+static const uint64_t *find_kept(const struct constraint *c)
+{
+    for (size_t i = 0; i < N_KEPT; i++)
+        if (c->kept[i].state == c->state && c->kept[i].allowed)
+            return c->kept[i].allowed;
+    return NULL;
+}
+
+/* Nothing is lost when there is no memory. */
+static void keep(struct constraint *c, const int32_t *ids, size_t n)
+{
+    struct kept *k = &c->kept[c->next_kept];
+    if (!k->allowed)
+        k->allowed = mem_array(n_words(c->tree), sizeof *k->allowed);
+    if (!k->allowed)
+        return;
+    memset(k->allowed, 0, n_words(c->tree) * sizeof *k->allowed);
+    for (size_t i = 0; i < n; i++)
+        k->allowed[ids[i] >> 6] |= (uint64_t)1 << (ids[i] & 63);
+    k->state = c->state;
+    c->next_kept = (c->next_kept + 1) % N_KEPT;
+}
+
+static size_t spell_out(const uint64_t *allowed, size_t n_words, int32_t *out)
+{
+    size_t n = 0;
+    for (size_t w = 0; w < n_words; w++)
+        for (uint64_t bits = allowed[w]; bits; bits &= bits - 1)
+            out[n++] = (int32_t)(64 * w) + __builtin_ctzll(bits);
+    return n;
+}
+
+int constraint_filter(struct constraint *c, const int32_t **ids, size_t *n_ids,
+                      struct runt_err *err)
+{
+    const struct vocab_tree *t = c->tree;
+    size_t n = 0; /* after the end only what ends */
+    if (matcher_trim(c->matcher, &c->state))
+        for (size_t i = 0; i < N_KEPT; i++)
+            c->kept[i].state = STATE_NOWHERE;
+    const uint64_t *kept = find_kept(c);
+    if (kept && !c->ended) {
+        n = spell_out(kept, n_words(t), c->ids);
+    } else if (!c->ended) {
+        n = walk_tree(c);
+        if (n >= WORTH_IT && !matcher_failed(c->matcher, NULL))
+            keep(c, c->ids, n);
     }
     if (c->ended || matcher_may_end(c->matcher, c->state))
         for (size_t i = 0; i < t->n_ends; i++)
-            out[n++] = (struct candidate){logits[t->ends[i]], t->ends[i]};
-    *n_out = n;
+            c->ids[n++] = t->ends[i];
+    *ids = c->ids;
+    *n_ids = n;
     return matcher_failed(c->matcher, err);
 }
 

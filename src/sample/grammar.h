@@ -1,4 +1,4 @@
-/* Grammars inside the room: building one, and following one byte by byte.
+/* Grammars inside the room, and building one.
  *
  * A grammar is a set of rules; a rule has alternatives; an alternative is a sequence of
  * items; an item is one byte out of a set, or a rule.  Characters are Unicode's, but
@@ -137,27 +137,5 @@ struct runt_grammar {
     uint8_t byte_class[256], class_byte[256];
     unsigned n_classes;
 };
-
-/* ---- following a grammar (matcher.c) ---- */
-
-/* Where in a grammar a text may be: a number that stands for the set of all stacks of
- * places, made when it is first met, and kept.  One owner at a time. */
-struct matcher;
-int matcher_new(const runt_grammar *g, struct matcher **out, struct runt_err *err);
-void matcher_free(struct matcher *m); /* NULL is fine */
-
-enum { STATE_NOWHERE = 0 }; /* no text of the grammar begins like that */
-uint32_t matcher_start(const struct matcher *m);
-/* After one more byte.  STATE_NOWHERE also when the matcher has failed. */
-uint32_t matcher_step(struct matcher *m, uint32_t state, uint8_t byte);
-bool matcher_may_end(const struct matcher *m, uint32_t state);
-/* Out of memory, or more states than are allowed (RUNT_E_FULL); 0 when all is well. */
-int matcher_failed(const struct matcher *m, struct runt_err *err);
-/* Forget every state but one, when there are many or after a failure, which is then
- * over; returns that one's new number. */
-uint32_t matcher_trim(struct matcher *m, uint32_t state);
-/* Whether a whole text is one of the grammar's. */
-int matcher_test(const runt_grammar *g, const char *text, size_t n, bool *out,
-                 struct runt_err *err);
 
 #endif

@@ -5,12 +5,12 @@
  * stacks is a list of entries, a place and the set of what may lie below it; so stacks
  * that end alike share their ends, and those that differ only further down are one
  * entry: an ambiguous grammar has few sets where it has a power of 2 of stacks.  Equal
- * sets are kept once, and a set's number is a state.  Sets that are states hold places
- * where a byte is read (or DONE, the empty stack); what leads from one to the next
- * through ends and beginnings of rules is worked out once for each state and class of
- * bytes, and then read from a table.  (RE2 does the same with regular expressions, Cox
+ * sets are kept once.  A state is a set whose places are all where a byte is read (or
+ * DONE, the empty stack); what leads from one to the next through ends and beginnings
+ * of rules is worked out once for each state and class of bytes, and then read from a
+ * table.  (RE2 does the same with regular expressions, Cox
  * 2010; shared stacks are Tomita's, 1985.) */
-#include "sample/grammar.h"
+#include "sample/matcher.h"
 
 #include "base/err.h"
 #include "base/mem.h"
@@ -19,13 +19,13 @@
 #include <string.h>
 
 enum {
-    DONE_SET = 1,                 /* the number of the set of the empty stack */
-    SOFT_LIMIT = 2 << 20,         /* bytes that are kept from one token to the next */
+    NO_SET = 0,                   /* the number of the set of no stacks */
+    DONE_SET = 1,                 /* of that of the empty stack */
+    SOFT_LIMIT = 2 << 20,         /* bytes that are kept from token to token */
     HARD_LIMIT = 64 << 20,        /* bytes */
     MAX_WALK = GRAMMAR_MAX_ITEMS, /* places between one byte and the next */
 };
-#define DONE UINT32_MAX    /* the place of the empty stack */
-#define UNKNOWN UINT32_MAX /* a step not yet worked out */
+#define DONE UINT32_MAX /* the place of the empty stack */
 
 struct entry {
     uint32_t place, rest;
@@ -38,19 +38,18 @@ struct entry_list {
 
 struct stack_set {
     uint32_t first, n; /* into entries, ascending */
-    uint32_t row;      /* into rows, or 0 */
+    uint32_t state;    /* or 0 */
 };
 
-struct matcher {
+struct matcher_work {
     const runt_grammar *g;
     struct stack_set *sets;
     size_t n_sets, cap_sets;
     struct entry_list entries;
-    uint32_t *rows; /* [n_classes] each: the next state; the first is unused */
-    size_t n_rows, cap_rows;
+    uint32_t *state_sets; /* [n_states] */
+    size_t n_states, cap_states, cap_next;
     uint32_t *map; /* by hash: a set, or 0 */
     size_t map_mask;
-    uint32_t start;
     int failed; /* 0 or a code */
 
     /* one step's work */
@@ -61,21 +60,21 @@ struct matcher {
     uint32_t walk;
 };
 
-static void fail(struct matcher *m, int code)
+static void fail(struct matcher_work *m, int code)
 {
     if (!m->failed)
         m->failed = code;
 }
 
-static size_t bytes_used(const struct matcher *m)
+static size_t bytes_used(const struct matcher_work *m)
 {
     return m->entries.n * sizeof *m->entries.e + m->n_sets * sizeof *m->sets +
-           m->n_rows * sizeof *m->rows;
+           m->n_states * (m->g->n_classes + 1) * sizeof *m->state_sets;
 }
 
 /* Room for one more element. */
-static bool room(struct matcher *m, void *array, size_t n, size_t more, size_t *cap,
-                 size_t size)
+static bool room(struct matcher_work *m, void *array, size_t n, size_t more,
+                 size_t *cap, size_t size)
 {
     void *p;
     if (n + more <= *cap)
@@ -92,7 +91,8 @@ static bool room(struct matcher *m, void *array, size_t n, size_t more, size_t *
     return true;
 }
 
-static void put(struct matcher *m, struct entry_list *l, uint32_t place, uint32_t rest)
+static void put(struct matcher_work *m, struct entry_list *l, uint32_t place,
+                uint32_t rest)
 {
     if (l->n >= MAX_WALK)
         fail(m, RUNT_E_FULL);
@@ -112,7 +112,7 @@ static uint64_t hash_entries(const struct entry *e, size_t n)
     return h;
 }
 
-static bool map_rebuild(struct matcher *m, size_t mask)
+static bool map_rebuild(struct matcher_work *m, size_t mask)
 {
     uint32_t *map = mem_array(mask + 1, sizeof *map);
     if (!map) {
@@ -133,12 +133,12 @@ static bool map_rebuild(struct matcher *m, size_t mask)
 }
 
 /* The set of these entries, ascending and without equals. */
-static uint32_t intern(struct matcher *m, const struct entry *e, size_t n)
+static uint32_t intern(struct matcher_work *m, const struct entry *e, size_t n)
 {
     if (!n || m->failed)
-        return STATE_NOWHERE;
+        return NO_SET;
     if (m->n_sets * 2 > m->map_mask && !map_rebuild(m, m->map_mask * 2 + 1))
-        return STATE_NOWHERE;
+        return NO_SET;
     size_t i = hash_entries(e, n) & m->map_mask;
     for (; m->map[i]; i = (i + 1) & m->map_mask) {
         const struct stack_set *s = &m->sets[m->map[i]];
@@ -149,7 +149,7 @@ static uint32_t intern(struct matcher *m, const struct entry *e, size_t n)
         fail(m, RUNT_E_FULL);
     if (m->failed || !room(m, &m->sets, m->n_sets, 1, &m->cap_sets, sizeof *m->sets) ||
         !room(m, &m->entries.e, m->entries.n, n, &m->entries.cap, sizeof *e))
-        return STATE_NOWHERE;
+        return NO_SET;
     memcpy(m->entries.e + m->entries.n, e, n * sizeof *e);
     m->sets[m->n_sets] = (struct stack_set){(uint32_t)m->entries.n, (uint32_t)n, 0};
     m->entries.n += n;
@@ -177,7 +177,7 @@ static void tidy(struct entry_list *l)
 }
 
 /* What may lie below a place that was reached with several sets below it. */
-static uint32_t join(struct matcher *m, const struct entry *e, size_t n)
+static uint32_t join(struct matcher_work *m, const struct entry *e, size_t n)
 {
     m->joined.n = 0;
     for (size_t i = 0; i < n; i++) {
@@ -193,7 +193,7 @@ static uint32_t join(struct matcher *m, const struct entry *e, size_t n)
 
 /* ---- one step ---- */
 
-static bool seen_grow(struct matcher *m)
+static bool seen_grow(struct matcher_work *m)
 {
     size_t mask = m->seen_mask ? m->seen_mask * 2 + 1 : 255;
     struct entry *seen = mem_array(mask + 1, sizeof *seen);
@@ -222,9 +222,9 @@ static bool seen_grow(struct matcher *m)
 }
 
 /* Whether this walk has been here; it has now. */
-static bool been(struct matcher *m, struct entry e)
+static bool been(struct matcher_work *m, struct entry e)
 {
-    if (m->n_seen * 2 > m->seen_mask && !seen_grow(m))
+    if (m->n_seen * 2 >= m->seen_mask && !seen_grow(m))
         return true;
     size_t i = hash_entries(&e, 1) & m->seen_mask;
     for (; m->seen_in[i] == m->walk; i = (i + 1) & m->seen_mask)
@@ -236,7 +236,7 @@ static bool been(struct matcher *m, struct entry e)
     return false;
 }
 
-static void walk_begin(struct matcher *m)
+static void walk_begin(struct matcher_work *m)
 {
     if (!++m->walk) { /* once in 4 billion steps */
         m->walk = 1;
@@ -248,8 +248,8 @@ static void walk_begin(struct matcher *m)
     m->found.n = 0;
 }
 
-/* From the places in `todo` on to where bytes are read, which make a state. */
-static uint32_t walk(struct matcher *m)
+/* From the places in `todo` on to where bytes are read: the set of these. */
+static uint32_t walk(struct matcher_work *m)
 {
     const runt_grammar *g = m->g;
     while (m->todo.n && !m->failed) {
@@ -290,122 +290,144 @@ static uint32_t walk(struct matcher *m)
     return intern(m, e, n);
 }
 
-/* A row of steps not yet worked out; 0 when there is no room. */
-static uint32_t new_row(struct matcher *m)
+/* ---- states ---- */
+
+static uint32_t new_state(struct matcher *m, uint32_t set)
 {
-    size_t n = m->g->n_classes;
-    if (!room(m, &m->rows, m->n_rows, n, &m->cap_rows, sizeof *m->rows))
-        return 0;
+    struct matcher_work *w = m->work;
+    size_t n = w->g->n_classes, at = w->n_states * n;
+    if (!room(w, &w->state_sets, w->n_states, 1, &w->cap_states,
+              sizeof *w->state_sets) ||
+        !room(w, &m->next, at, n, &w->cap_next, sizeof *m->next))
+        return STATE_NOWHERE;
     for (size_t i = 0; i < n; i++)
-        m->rows[m->n_rows + i] = UNKNOWN;
-    m->n_rows += n;
-    return (uint32_t)(m->n_rows - n);
+        m->next[at + i] = set == NO_SET ? STATE_NOWHERE : STEP_UNKNOWN;
+    w->state_sets[w->n_states] = set;
+    w->sets[set].state = (uint32_t)w->n_states;
+    return (uint32_t)w->n_states++;
 }
 
-uint32_t matcher_step(struct matcher *m, uint32_t state, uint8_t byte)
+uint32_t matcher_explore(struct matcher *m, uint32_t state, uint8_t byte)
 {
-    unsigned class = m->g->byte_class[byte];
-    struct stack_set s = m->sets[state];
-    if (s.row && m->rows[s.row + class] != UNKNOWN)
-        return m->rows[s.row + class];
-    if (!s.n || m->failed)
+    struct matcher_work *w = m->work;
+    const runt_grammar *g = w->g;
+    if (w->failed)
         return STATE_NOWHERE;
-    if (!s.row)
-        s.row = m->sets[state].row = new_row(m);
-    walk_begin(m);
+    walk_begin(w);
+    struct stack_set s = w->sets[w->state_sets[state]];
     for (uint32_t k = 0; k < s.n; k++) {
-        struct entry x = m->entries.e[s.first + k];
-        if (x.place != DONE &&
-            byte_set_has(&m->g->sets[m->g->code[x.place] >> 1], byte))
-            put(m, &m->todo, x.place + 1, x.rest);
+        struct entry x = w->entries.e[s.first + k];
+        if (x.place != DONE && byte_set_has(&g->sets[g->code[x.place] >> 1], byte))
+            put(w, &w->todo, x.place + 1, x.rest);
     }
-    uint32_t next = walk(m);
-    if (m->failed)
+    uint32_t set = walk(w), next = STATE_NOWHERE;
+    if (!w->failed && set != NO_SET) {
+        next = w->sets[set].state;
+        if (!next)
+            next = new_state(m, set);
+    }
+    if (w->failed)
         return STATE_NOWHERE;
-    m->rows[s.row + class] = next;
+    m->next[state * m->n_classes + m->byte_class[byte]] = next;
     return next;
 }
 
 bool matcher_may_end(const struct matcher *m, uint32_t state)
 {
-    struct stack_set s = m->sets[state];
-    return s.n && m->entries.e[s.first + s.n - 1].place == DONE;
+    const struct matcher_work *w = m->work;
+    struct stack_set s = w->sets[w->state_sets[state]];
+    return s.n && w->entries.e[s.first + s.n - 1].place == DONE;
 }
 
 int matcher_failed(const struct matcher *m, struct runt_err *err)
 {
-    if (m->failed == RUNT_E_NOMEM)
+    int failed = m->work->failed;
+    if (failed == RUNT_E_NOMEM)
         return err_nomem(err, "following a grammar");
-    if (m->failed)
-        return err_set(err, m->failed,
+    if (failed)
+        return err_set(err, failed,
                        "the grammar is too ambiguous: following it takes more than %d "
                        "MB",
                        HARD_LIMIT >> 20);
     return 0;
 }
 
-/* ---- a matcher ---- */
-
-uint32_t matcher_start(const struct matcher *m)
+/* Keep the sets of the states that stay, and what they hold, in numbers that stay in
+ * order: a set's own is larger than those of the sets it holds. */
+static void keep_sets(struct matcher_work *w, uint32_t *number)
 {
-    return m->start;
-}
-
-uint32_t matcher_trim(struct matcher *m, uint32_t state)
-{
-    if (!m->failed && bytes_used(m) <= SOFT_LIMIT)
-        return state;
-    m->failed = 0;
-    /* a set's own number is larger than those of the sets it holds */
-    uint32_t *number = mem_array(m->n_sets, sizeof *number);
-    if (!number) {
-        fail(m, RUNT_E_NOMEM);
-        return state;
-    }
-    number[DONE_SET] = number[m->start] = number[state] = 1;
-    for (size_t s = m->n_sets; --s;)
-        for (uint32_t k = 0; number[s] && k < m->sets[s].n; k++)
-            number[m->entries.e[m->sets[s].first + k].rest] = 1;
     uint32_t n = 1;
     size_t n_entries = 0;
-    number[0] = 0;
-    for (size_t s = 1; s < m->n_sets; s++) {
-        struct stack_set set = m->sets[s];
+    number[DONE_SET] = 1;
+    for (size_t s = w->n_sets; --s;)
+        for (uint32_t k = 0; number[s] && k < w->sets[s].n; k++)
+            number[w->entries.e[w->sets[s].first + k].rest] = 1;
+    number[NO_SET] = 0;
+    for (size_t s = 1; s < w->n_sets; s++) {
+        struct stack_set set = w->sets[s];
         if (!number[s])
             continue;
         number[s] = n;
-        m->sets[n++] = (struct stack_set){(uint32_t)n_entries, set.n, 0};
+        w->sets[n++] = (struct stack_set){(uint32_t)n_entries, set.n, 0};
         for (uint32_t k = 0; k < set.n; k++) {
-            struct entry x = m->entries.e[set.first + k];
-            m->entries.e[n_entries++] = (struct entry){x.place, number[x.rest]};
+            struct entry x = w->entries.e[set.first + k];
+            w->entries.e[n_entries++] = (struct entry){x.place, number[x.rest]};
         }
     }
-    m->n_sets = n;
-    m->entries.n = n_entries;
-    m->n_rows = m->g->n_classes;
-    m->start = number[m->start];
-    state = number[state];
-    mem_free(number);
-    map_rebuild(m, m->map_mask);
-    return state;
+    w->n_sets = n;
+    w->entries.n = n_entries;
 }
+
+bool matcher_trim(struct matcher *m, uint32_t *state)
+{
+    struct matcher_work *w = m->work;
+    if (!w->failed && bytes_used(w) <= SOFT_LIMIT)
+        return false;
+    uint32_t *number = mem_array(w->n_sets, sizeof *number);
+    w->failed = number ? 0 : RUNT_E_NOMEM;
+    if (!number)
+        return false;
+    uint32_t kept = w->state_sets[*state], start = w->state_sets[STATE_START];
+    number[kept] = number[start] = 1;
+    keep_sets(w, number);
+    w->n_states = STATE_START; /* there is room for those that were there */
+    new_state(m, number[start]);
+    if (kept == NO_SET)
+        *state = STATE_NOWHERE;
+    else
+        *state = kept == start ? STATE_START : new_state(m, number[kept]);
+    mem_free(number);
+    map_rebuild(w, w->map_mask);
+    return true;
+}
+
+/* ---- a matcher ---- */
 
 int matcher_new(const runt_grammar *g, struct matcher **out, struct runt_err *err)
 {
     struct matcher *m = mem_zalloc(sizeof *m);
-    if (!m)
+    struct matcher_work *w = mem_zalloc(sizeof *w);
+    if (!m || !w) {
+        mem_free(m);
+        mem_free(w);
         return err_nomem(err, "following a grammar");
-    m->g = g;
-    map_rebuild(m, 255);
-    if (room(m, &m->sets, 0, 1, &m->cap_sets, sizeof *m->sets))
-        m->sets[m->n_sets++] = (struct stack_set){0};
-    new_row(m); /* row 0 means none */
-    if (!m->failed) {
-        intern(m, &(struct entry){DONE, 0}, 1);
-        walk_begin(m);
+    }
+    *m = (struct matcher){
+        .n_classes = g->n_classes, .byte_class = g->byte_class, .work = w};
+    w->g = g;
+    map_rebuild(w, 255);
+    if (room(w, &w->sets, 0, 1, &w->cap_sets, sizeof *w->sets)) {
+        w->sets[w->n_sets++] = (struct stack_set){0};
+        new_state(m, NO_SET);
+    }
+    if (!w->failed) {
+        intern(w, &(struct entry){DONE, 0}, 1);
+        walk_begin(w);
         for (uint32_t a = g->rules[0]; a < g->rules[1]; a++)
-            put(m, &m->todo, g->starts[a], DONE_SET);
-        m->start = walk(m);
+            put(w, &w->todo, g->starts[a], DONE_SET);
+        uint32_t set = walk(w);
+        if (!w->failed)
+            new_state(m, set);
     }
     int rc = matcher_failed(m, err);
     if (rc)
@@ -419,15 +441,18 @@ void matcher_free(struct matcher *m)
 {
     if (!m)
         return;
-    mem_free(m->sets);
-    mem_free(m->entries.e);
-    mem_free(m->rows);
-    mem_free(m->map);
-    mem_free(m->todo.e);
-    mem_free(m->found.e);
-    mem_free(m->joined.e);
-    mem_free(m->seen);
-    mem_free(m->seen_in);
+    struct matcher_work *w = m->work;
+    mem_free(w->sets);
+    mem_free(w->entries.e);
+    mem_free(w->state_sets);
+    mem_free(w->map);
+    mem_free(w->todo.e);
+    mem_free(w->found.e);
+    mem_free(w->joined.e);
+    mem_free(w->seen);
+    mem_free(w->seen_in);
+    mem_free(w);
+    mem_free(m->next);
     mem_free(m);
 }
 
@@ -438,9 +463,11 @@ int matcher_test(const runt_grammar *g, const char *text, size_t n, bool *out,
     int rc = matcher_new(g, &m, err);
     if (rc)
         return rc;
-    uint32_t state = matcher_start(m);
-    for (size_t i = 0; i < n && state != STATE_NOWHERE; i++)
-        state = matcher_step(m, matcher_trim(m, state), (uint8_t)text[i]);
+    uint32_t state = STATE_START;
+    for (size_t i = 0; i < n && state != STATE_NOWHERE && !m->work->failed; i++) {
+        matcher_trim(m, &state);
+        state = matcher_step(m, state, (uint8_t)text[i]);
+    }
     rc = matcher_failed(m, err);
     if (!rc)
         *out = matcher_may_end(m, state);

@@ -89,9 +89,9 @@ void dry_penalize(struct runt_sampler *s);
 struct constraint;
 void constraint_free(struct constraint *c); /* NULL is fine */
 void constraint_restart(struct constraint *c);
-/* The tokens that may come next, as candidates (without their biases). */
-int constraint_filter(struct constraint *c, const float *logits, struct candidate *out,
-                      size_t *n, struct runt_err *err);
+/* The tokens that may come next, in any order; valid until the next call. */
+int constraint_filter(struct constraint *c, const int32_t **ids, size_t *n,
+                      struct runt_err *err);
 int constraint_advance(struct constraint *c, int32_t token, struct runt_err *err);
 
 #endif

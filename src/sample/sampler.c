@@ -353,10 +353,14 @@ static int gather(struct runt_sampler *s, const float *logits, struct runt_err *
     s->n = s->n_vocab;
     s->sorted = false;
     s->divisor = 1;
-    int rc =
-        s->constraint ? constraint_filter(s->constraint, logits, c, &s->n, err) : 0;
-    if (rc)
-        return rc;
+    if (s->constraint) {
+        const int32_t *ids = NULL;
+        int rc = constraint_filter(s->constraint, &ids, &s->n, err);
+        if (rc)
+            return rc;
+        for (size_t i = 0; i < s->n; i++)
+            c[i] = (struct candidate){logits[ids[i]], ids[i]};
+    }
     size_t n = 0;
     for (size_t i = 0; i < s->n && s->bias; i++) {
         float bias = s->bias[c[i].id];
