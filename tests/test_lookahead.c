@@ -226,35 +226,59 @@ static int hear(void *ctx, const char *text, size_t n)
     return ++h->n_calls == h->stop_at;
 }
 
+/* Samplers with a state that every token drawn moves on. */
+enum kind { PLAIN, MIROSTAT, DRY, GRAMMAR };
+
+static struct runt_sampler_options options_of(enum kind kind, float temp)
+{
+    struct runt_sampler_options o = runt_sampler_defaults();
+    o.temp = temp;
+    o.repeat_penalty = 1.05f;
+    o.mirostat = kind == MIROSTAT ? 2 : 0;
+    if (kind == DRY) {
+        o.dry_multiplier = 0.4f;
+        o.frequency_penalty = 0.2f;
+        o.presence_penalty = 0.1f;
+        o.typical_p = 0.9f;
+    }
+    return o;
+}
+
 /* Draw twice, the second time going on from what the first left. */
 static void draw_twice(const runt_model *m, const struct runt_generate_options *o,
-                       int32_t n_drafts, float temp, size_t stop_at, runt_session **s,
-                       struct heard heard[2], struct runt_generated g[2])
+                       int32_t n_drafts, enum kind kind, float temp, size_t stop_at,
+                       runt_session **s, struct heard heard[2],
+                       struct runt_generated g[2])
 {
     static const char prompt[] = "The cat sat on the mat. The dog sat on the mat. The";
     struct runt_session_options so = {.n_ctx = 48};
-    struct runt_sampler_options sa = runt_sampler_defaults();
+    struct runt_sampler_options sa = options_of(kind, temp);
     struct runt_generate_options with = *o;
-    struct runt_model_info info;
+    runt_grammar *grammar = NULL;
     struct runt_err err;
     runt_sampler *sampler = NULL;
     int32_t *ids = NULL;
     size_t n = 0;
-    runt_model_info(m, &info);
-    sa.temp = temp;
-    sa.repeat_penalty = 1.05f;
     ok(runt_session_open(m, &so, s, &err), &err);
-    ok(runt_sampler_new(&sa, info.n_vocab, &sampler, &err), &err);
+    ok(runt_sampler_for(m, &sa, &sampler, &err), &err);
     ok(runt_tokenize(m, prompt, strlen(prompt), false, &ids, &n, &err), &err);
     ok(runt_session_feed(*s, ids, n, &err), &err);
     if (n_drafts >= 0)
         ok(runt_lookahead_new(*s, n_drafts, &with.lookahead, &err), &err);
     for (size_t i = 0; i < 2; i++) {
+        if (kind == GRAMMAR && !i) {
+            static const char text[] =
+                "root ::= (\" The cat sat on the mat.\" | \" \" [a-z]+ "
+                "\"; \" [a-z]+ \";\")+";
+            ok(runt_grammar_gbnf(text, strlen(text), &grammar, &err), &err);
+            ok(runt_sampler_constrain(sampler, m, grammar, &err), &err);
+        }
         heard[i] = (struct heard){.stop_at = stop_at};
         ok(runt_generate(*s, sampler, &with, hear, &heard[i], &g[i], &err), &err);
     }
     runt_lookahead_free(with.lookahead);
     runt_sampler_free(sampler);
+    runt_grammar_free(grammar);
     runt_free(ids);
 }
 
@@ -266,17 +290,23 @@ static void generating(void **state)
         struct runt_generate_options o;
         float temp;
         size_t stop_at;
+        enum kind kind;
     } cases[] = {
-        {{.n_max = 1}, 0, 0},
-        {{.n_max = 17}, 0, 0},
-        {{.n_max = 17}, 0.9f, 0},
-        {{.n_max = 150, .slide = true, .ignore_eos = true}, 0, 0},
-        {{.n_max = 150, .slide = true, .ignore_eos = true}, 0.9f, 0},
-        {{0}, 0, 0}, /* to the end of the context */
-        {{.n_max = 90, .stops = stops, .n_stops = 2, .slide = true}, 0, 0},
-        {{.n_max = 90, .stops = stops, .n_stops = 2, .slide = true}, 0.9f, 0},
-        {{.n_max = 90, .slide = true}, 0, 9},
-        {{.n_max = 90, .slide = true, .skip_space = true}, 0.3f, 30},
+        {{.n_max = 1}, 0, 0, PLAIN},
+        {{.n_max = 17}, 0, 0, PLAIN},
+        {{.n_max = 17}, 0.9f, 0, PLAIN},
+        {{.n_max = 150, .slide = true, .ignore_eos = true}, 0, 0, PLAIN},
+        {{.n_max = 150, .slide = true, .ignore_eos = true}, 0.9f, 0, PLAIN},
+        {{0}, 0, 0, PLAIN}, /* to the end of the context */
+        {{.n_max = 90, .stops = stops, .n_stops = 2, .slide = true}, 0, 0, PLAIN},
+        {{.n_max = 90, .stops = stops, .n_stops = 2, .slide = true}, 0.9f, 0, PLAIN},
+        {{.n_max = 90, .slide = true}, 0, 9, PLAIN},
+        {{.n_max = 90, .slide = true, .skip_space = true}, 0.3f, 30, PLAIN},
+        {{.n_max = 70, .slide = true}, 0.9f, 0, MIROSTAT},
+        {{.n_max = 70, .slide = true}, 0.9f, 0, DRY},
+        {{.n_max = 70, .slide = true}, 0, 0, DRY},
+        {{.n_max = 70, .slide = true}, 0, 0, GRAMMAR},
+        {{.n_max = 70, .slide = true}, 0.9f, 0, GRAMMAR},
     };
     runt_model *m = fixture_tiny("q4_0");
     size_t accepted = 0, drafted = 0;
@@ -284,11 +314,12 @@ static void generating(void **state)
         runt_session *plain = NULL;
         struct heard want[2], got[2];
         struct runt_generated a[2], b[2];
-        draw_twice(m, &cases[i].o, -1, cases[i].temp, cases[i].stop_at, &plain, want,
-                   a);
+        draw_twice(m, &cases[i].o, -1, cases[i].kind, cases[i].temp, cases[i].stop_at,
+                   &plain, want, a);
         for (int32_t n = 0; n <= RUNT_LOOKAHEAD_MAX; n += 1 + 3 * n) {
             runt_session *s = NULL;
-            draw_twice(m, &cases[i].o, n, cases[i].temp, cases[i].stop_at, &s, got, b);
+            draw_twice(m, &cases[i].o, n, cases[i].kind, cases[i].temp,
+                       cases[i].stop_at, &s, got, b);
             for (size_t k = 0; k < 2; k++) {
                 assert_int_equal(got[k].n, want[k].n);
                 assert_memory_equal(got[k].text, want[k].text, want[k].n);
