@@ -417,8 +417,8 @@ struct runt_generated {
  * them to the sampler, and hand their text to fn (may be NULL).  fn is called at every
  * token, with n = 0 where there is no text yet, so that it can stop a silent model,
  * too. The session ends up with what was drawn, without the token that ended the
- * answer. `o` may be NULL: no limit, no stops.  Errors: as of runt_sampler_pick,
- * RUNT_E_INVALID when nothing was fed or of runt_stream_new. */
+ * answer. `o` may be NULL: no limit, no stops; so may `out`.  Errors: as of
+ * runt_sampler_pick, RUNT_E_INVALID when nothing was fed or of runt_stream_new. */
 int runt_generate(runt_session *s, runt_sampler *sampler,
                   const struct runt_generate_options *o, runt_text_fn *fn, void *ctx,
                   struct runt_generated *out, struct runt_err *err);

@@ -149,7 +149,7 @@ int runt_generate(runt_session *s, runt_sampler *sampler,
         g.end = RUNT_END_CALLER;
     g.seconds = seconds() - t0;
     runt_stream_free(stream);
-    if (!rc)
+    if (!rc && out)
         *out = g;
     return rc;
 }
