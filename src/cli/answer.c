@@ -83,8 +83,22 @@ int timeline_open(struct timeline *t, const runt_model *m,
     return rc;
 }
 
+int timeline_look_ahead(struct timeline *t, int32_t n_drafts, struct runt_err *err)
+{
+    runt_lookahead *l = NULL;
+    int rc = n_drafts == CLI_LOOKAHEAD_OFF
+                 ? 0
+                 : runt_lookahead_new(t->session, n_drafts, &l, err);
+    if (rc)
+        return rc;
+    runt_lookahead_free(t->lookahead);
+    t->lookahead = l;
+    return 0;
+}
+
 void timeline_close(struct timeline *t)
 {
+    runt_lookahead_free(t->lookahead);
     runt_session_close(t->session);
     runt_sampler_free(t->sampler);
     *t = (struct timeline){0};
@@ -149,6 +163,7 @@ int timeline_answer(struct timeline *t, const struct runt_generate_options *o,
 {
     struct runt_generate_options sliding = *o;
     sliding.slide = true;
+    sliding.lookahead = t->lookahead;
     int rc = runt_generate(t->session, t->sampler, &sliding, fn, ctx, out, err);
     if (!rc)
         t->n_dropped += out->n_dropped;
