@@ -93,6 +93,8 @@ static const struct {
     {"{\"prefixItems\":[{\"const\":1}],\"items\":false}", "[]\n[1]\n", "[1,1]\n"},
     {"{\"prefixItems\":[{\"const\":1}],\"minItems\":3}", "[1,null,{}]\n",
      "[1]\n[1,2,3,4]\n"},
+    {"{\"prefixItems\":[{\"const\":1},{\"const\":2}],\"minItems\":2}", "[1,2]\n",
+     "[1]\n[]\n"},
     {"{\"maxItems\":0}", "[]\n", "[1]\n"},
     {"{\"items\":false}", "[]\n", "[1]\n"},
     /* objects */
@@ -155,6 +157,22 @@ static const struct {
     {"{\"oneOf\":[{\"type\":\"array\",\"prefixItems\":[{\"const\":0}],\"minItems\":1},"
      "{\"type\":\"array\",\"prefixItems\":[{\"const\":1}],\"minItems\":1}]}",
      "[0]\n[1]\n", "[]\n[2]\n"},
+    {"{\"allOf\":[{\"items\":{\"type\":\"integer\",\"minimum\":1}},"
+     "{\"prefixItems\":[{\"maximum\":2},{\"maximum\":3}],\"items\":false,\"minItems\":"
+     "2}]}",
+     "[1,3]\n[2,1]\n", "[0,1]\n[3,1]\n[1]\n[1,1,1]\n"},
+    {"{\"enum\":[\"\xc3\xa9\",1],\"oneOf\":[{\"pattern\":\"^\\\\W$\",\"type\":"
+     "\"string\"},"
+     "{\"const\":\"\xc3\xa9\"},{\"const\":1}]}",
+     "1\n", "\"\xc3\xa9\"\n"}, /* is it \W?  some say so */
+    {"{\"enum\":[\"a\",\"b\",\"c\"],\"oneOf\":[{\"pattern\":\"[ab]\"},{\"enum\":[\"b\","
+     "\"c\"]}]}",
+     "\"a\"\n\"c\"\n", "\"b\"\n"},
+    {"{\"enum\":[\"\\u0001b\"],\"oneOf\":[{\"pattern\":\"b\"},{\"pattern\":\"c\"}]}",
+     "\"\\u0001b\"\n", ""},
+    {"{\"oneOf\":[{\"type\":\"array\",\"prefixItems\":[{\"const\":1}],\"items\":false},"
+     "{\"type\":\"array\",\"minItems\":2,\"items\":{\"const\":1}}]}",
+     "[]\n[1]\n[1,1]\n", "[2]\n"},
     {"{\"$ref\":\"#/$defs/a~1b%25\",\"$defs\":{\"a/b%\":{\"const\":1}}}", "1\n", "2\n"},
     {"{\"$ref\":\"#/$defs/l/anyOf/"
      "1\",\"$defs\":{\"l\":{\"anyOf\":[{},{\"const\":1}]}}}",
@@ -277,6 +295,22 @@ static const struct {
      "\"exclusiveMinimum\":4}]}",
      RUNT_E_UNSUPPORTED,
      {"#/oneOf/1: ", "oneOf"}},
+    {"{\"oneOf\":[{\"type\":\"array\",\"prefixItems\":[{\"const\":1}]},"
+     "{\"type\":\"array\",\"minItems\":1,\"items\":{\"type\":\"string\"}}]}",
+     RUNT_E_UNSUPPORTED,
+     {"#/oneOf/1: ", "oneOf"}},
+    {"{\"oneOf\":[{\"required\":[\"c\"],\"additionalProperties\":true},"
+     "{\"required\":[\"b\"],\"properties\":{\"b\":{}}}]}",
+     RUNT_E_UNSUPPORTED,
+     {"#/oneOf/1: ", "oneOf"}},
+    {"{\"enum\":[{\"a\":\"\xc3\xa9\"}],\"properties\":{\"a\":{\"oneOf\":[{\"pattern\":"
+     "\"^\\\\W$\"},"
+     "{\"const\":\"\xc3\xa9\"}]}}}",
+     RUNT_E_FORMAT,
+     {"no value", ""}},
+    {"{\"type\":\"number\",\"minimum\":1.2,\"maximum\":1.8}",
+     RUNT_E_UNSUPPORTED,
+     {"#: ", "'minimum'"}},
     /* patterns */
     {"{\"pattern\":\"(?=a)b\"}", RUNT_E_UNSUPPORTED, {"'pattern'", "ahead"}},
     {"{\"pattern\":\"a(?<!b)\"}", RUNT_E_UNSUPPORTED, {"'pattern'", "behind"}},

@@ -177,6 +177,9 @@ grammar_item schema_rule(struct schema *c, const char *name);
 
 /* The texts, as they are spelled, that a regular expression is found in. */
 grammar_item schema_pattern(struct schema *c, const json_t *schema);
+/* The same to test texts with; *doubtful when others may match, too. */
+grammar_item schema_pattern_test(struct schema *c, const json_t *schema,
+                                 bool *doubtful);
 
 /* ---- schema_number.c ---- */
 
