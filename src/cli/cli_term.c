@@ -40,7 +40,7 @@ void cli_catch_interrupt(void)
 
 bool cli_interrupted(void)
 {
-    return interrupted;
+    return interrupted || terminated;
 }
 
 bool cli_terminated(void)
