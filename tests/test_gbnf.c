@@ -65,6 +65,7 @@ static const struct {
     {"root ::= \"a\"{2}{3}", "aaaaaa|", "aaaaa|aa|"},
     {"root ::= (\"a\"?){3}", "|a|aaa|", "aaaa|"},
     {"root ::= [abc]", "a|c|", "d|ab|^|"},
+    {"root ::= [ecag-i]", "a|c|e|g|i|", "b|d|f|j|"},
     {"root ::= [^abc]", "d|\xc3\xa9|\n|", "a||dd|"},
     {"root ::= [a-cx-z]+", "abcxyz|", "d|"},
     {"root ::= [-a]+ [a-]", "-a-|--|", "-b|"},
