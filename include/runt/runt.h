@@ -52,6 +52,31 @@ struct runt_model_info {
 };
 void runt_model_info(const runt_model *m, struct runt_model_info *out);
 
+/* ---- adapters ---- */
+
+/* From now on the model computes with an adapter, a GGUF file as `runt train --lora`
+ * and llama.cpp's converter write it (LoRA: Hu et al. 2021): each matrix that it names
+ * gives `scale` times a product of low rank more, in floats, whatever the type of its
+ * weights. Several may be added; the chat template becomes that of the last that has
+ * one.  Before the model's first session is opened.  Errors: RUNT_E_NOTFOUND,
+ * RUNT_E_IO, RUNT_E_FORMAT (damaged), RUNT_E_INVALID (not an adapter, of another shape,
+ * a scale that is no number), RUNT_E_UNSUPPORTED (another architecture or kind),
+ * RUNT_E_NOMEM; the model is as it was then. */
+int runt_model_adapter(runt_model *m, const char *path, float scale,
+                       struct runt_err *err);
+
+struct runt_adapter_info {
+    const char *path; /* as it was named */
+    float scale;
+    uint32_t rank;      /* its matrices' highest */
+    uint64_t n_weights; /* numbers in all tensors */
+    bool other_base;    /* it says that it was made for another model: the norms or the
+                         * biases, which no conversion changes, are not this one's */
+};
+/* The adapters so far, at most max of them; returns how many there are. */
+size_t runt_model_adapters(const runt_model *m, struct runt_adapter_info *out,
+                           size_t max);
+
 /* ---- tokens ---- */
 
 /* Text to ids; with `special`, names of control tokens in the text become their ids.

@@ -399,7 +399,7 @@ static int open_chat(struct chat *c, struct runt_err *err)
     so.n_ctx = (uint32_t)c->o->n_ctx;
     so.n_threads = (uint32_t)c->o->n_threads;
     so.kv = c->o->kv;
-    int rc = runt_model_load(c->path, &c->model, err);
+    int rc = cli_model_load(c->path, &c->o->adapters, stderr, &c->model, err);
     if (!rc)
         choose_template(c);
     if (!rc)

@@ -3,12 +3,14 @@
 #define RUNT_CLI_CHAT_H
 
 #include "cli/answer.h"
+#include "cli/cli_adapter.h"
 #include "cli/cli_session.h"
 
 #include "base/pool.h"
 
 struct chat_options {
     struct cli_sampler sampler;
+    struct cli_list adapters;
     const char *template_name; /* auto, or one that runt_template_find knows */
     const char *script;        /* lines as if typed, or NULL */
     const char *system;        /* what the system says first, or NULL */
@@ -71,8 +73,8 @@ int chat_check(const struct cli_verb *v, struct chat_options *o);
          "start from what it holds",                                                 \
          0,                                                                          \
          0},                                                                         \
-        CLI_SAMPLER_OPTIONS((c).sampler), CLI_LOOKAHEAD_OPTION((c).lookahead_name),  \
-        CLI_KV_OPTION((c).kv_name),                                                  \
+        CLI_ADAPTER_OPTION((c).adapters), CLI_SAMPLER_OPTIONS((c).sampler),          \
+        CLI_LOOKAHEAD_OPTION((c).lookahead_name), CLI_KV_OPTION((c).kv_name),        \
     {                                                                                \
         "--threads", "-t", CLI_INT, &(c).n_threads, "N",                             \
             "threads, 0: one for each core", 0, POOL_MAX_THREADS                     \

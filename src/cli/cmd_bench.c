@@ -3,6 +3,7 @@
 #include "base/mem.h"
 #include "base/pool.h"
 #include "cli/bench.h"
+#include "cli/cli_adapter.h"
 #include "cli/verbs.h"
 
 #include <string.h>
@@ -60,6 +61,7 @@ static int run(int argc, char **argv)
     struct cli_option options[] = {
         {"--model", "-m", CLI_LIST, &models, "MODEL",
          "model file or ORG/NAME; several are compared", 0, 0},
+        CLI_ADAPTER_OPTION(plan.adapters),
         {"--n-prompt", "-p", CLI_INT, &n_prompt, "N",
          "tokens of a prompt, 0: no such test (default 512, or what the context holds)",
          0, 1 << 20},

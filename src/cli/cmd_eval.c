@@ -5,6 +5,7 @@
 #include "base/pool.h"
 #include "base/unpack.h"
 #include "cli/answer.h"
+#include "cli/cli_adapter.h"
 #include "cli/cli_session.h"
 #include "cli/convert.h"
 #include "cli/eval_print.h"
@@ -37,6 +38,7 @@ struct request {
     bool derail;
     int64_t window, stride, max_tokens, limit, n_tokens, n_samples, show, n_threads;
     struct cli_sampler sampler;
+    struct cli_list adapters;
     enum runt_kv kv;
     enum cli_format format;
 };
@@ -109,9 +111,9 @@ static int evaluate(const struct request *q, struct runt_err *err)
     char *text = NULL;
     size_t n = 0;
     double t0 = cli_seconds();
-    int rc = convert_model_load(q->model_name, &m, err);
+    int rc = convert_model_load(q->model_name, &q->adapters, &m, err);
     if (!rc && q->base_name)
-        rc = convert_model_load(q->base_name, &base, err);
+        rc = convert_model_load(q->base_name, &(struct cli_list){0}, &base, err);
     if (!rc)
         rc = unpack_read(q->path, MAX_FILE, &text, &n, err);
     if (!rc) {
@@ -170,6 +172,7 @@ static int run(int argc, char **argv)
     struct cli_option options[] = {
         {"--model", "-m", CLI_STR, &q.model_name, "MODEL", "model file or ORG/NAME", 0,
          0},
+        CLI_ADAPTER_OPTION(q.adapters),
         {"--file", "-f", CLI_STR, &q.path, "FILE",
          "text, tasks or prompts; - for standard input; may be packed by xz", 0, 0},
         {"--base", NULL, CLI_STR, &q.base_name, "MODEL",

@@ -4,6 +4,7 @@
 #include "base/mem.h"
 #include "base/pool.h"
 #include "cli/answer.h"
+#include "cli/cli_adapter.h"
 #include "cli/cli_session.h"
 #include "cli/convert.h"
 #include "cli/verbs.h"
@@ -36,7 +37,7 @@ struct request {
     int32_t lookahead;
     bool hide_prompt, ignore_eos, special, profile;
     enum cli_format format;
-    struct cli_list stops;
+    struct cli_list stops, adapters;
     struct cli_sampler sampler;
 };
 
@@ -112,7 +113,7 @@ static int generate(const struct request *q, size_t n_text, struct runt_err *err
     so.n_threads = (uint32_t)q->n_threads;
     so.kv = q->kv;
     so.profile = q->profile;
-    int rc = convert_model_load(q->model_name, &m, err);
+    int rc = convert_model_load(q->model_name, &q->adapters, &m, err);
     cli_progress_done();
     if (!rc)
         rc = timeline_open(&t, m, &so, &sa, err);
@@ -174,6 +175,7 @@ static int run(int argc, char **argv)
     struct cli_option options[] = {
         {"--model", "-m", CLI_STR, &q.model_name, "MODEL", "model file or ORG/NAME", 0,
          0},
+        CLI_ADAPTER_OPTION(q.adapters),
         {"--prompt", "-p", CLI_STR, &q.prompt, "TEXT", "the text to continue", 0, 0},
         {"--file", "-f", CLI_STR, &file, "FILE", "the same from a file, - for stdin", 0,
          0},

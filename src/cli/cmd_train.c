@@ -63,11 +63,11 @@ static void print_data(const struct data_stats *s, bool mask_prompts)
                (size_t)s->long_documents);
 }
 
-static void print_end(const struct train_setup *s, const struct trainer *t,
+static void print_end(const struct trainer_options *o, const struct trainer *t,
                       double seconds)
 {
     char buf[32];
-    printf("%s/model.gguf: %llu steps in %s\n", s->out,
+    printf("%s/%s: %llu steps in %s\n", o->folder, trainer_result(o),
            (unsigned long long)trainer_done(t), train_view_time(seconds, buf));
 }
 
@@ -112,7 +112,7 @@ static int train(const struct cli_verb *v, struct train_setup *s, struct runt_er
             print_memory(&memory);
         return rc;
     }
-    rc = s->checkpoint ? trainer_resume(&o, s->checkpoint, &t, err)
+    rc = s->checkpoint ? trainer_resume(&o, s->source, s->checkpoint, &t, err)
                        : trainer_begin(&o, s->source, &t, err);
     if (rc)
         return rc;
@@ -143,7 +143,7 @@ static int train(const struct cli_verb *v, struct train_setup *s, struct runt_er
     rc = trainer_run(t, err);
     train_view_done(&view);
     if (!rc && !s->quiet)
-        print_end(s, t, cli_seconds() - view.begin);
+        print_end(&o, t, cli_seconds() - view.begin);
     if (s->profile)
         print_profile(n, view.peak);
     trainer_free(t);

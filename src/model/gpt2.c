@@ -16,7 +16,8 @@ struct part {
 
 static uint64_t ops_of(const struct cpu_matrix *w, size_t n)
 {
-    return 2 * (uint64_t)w->n_rows * w->n_cols * n;
+    uint64_t low = (w->n_rows + w->n_cols) * w->low.rank;
+    return 2 * ((uint64_t)w->n_rows * w->n_cols + low) * n;
 }
 
 /* x[t] = token_embd[token] + position_embd[pos + t].  A single token is thread 0's. */
@@ -181,6 +182,7 @@ static void forward(void *ctx, unsigned i, unsigned n)
         .n = n,
         .act = own->act,
         .block = own->block,
+        .low = own->low,
         .attn = own->attn,
         .acc = i ? NULL : &a.s->account,
         .last = !i && a.s->account.timed ? cpu_seconds() : 0,

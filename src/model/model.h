@@ -32,6 +32,14 @@ struct model_table {
     size_t row_bytes; /* of one row (R4: its share of a tile) */
 };
 
+struct model_adapter {
+    char *path;
+    float scale;
+    uint32_t rank;   /* its highest */
+    bool other_base; /* made for another model than this */
+    uint64_t print, n_weights;
+};
+
 struct runt_model {
     struct gguf *file; /* mapped; matrices are used where they lie, or packed */
     struct tok *tok;
@@ -44,7 +52,9 @@ struct runt_model {
     struct model_table token_embd, position_embd;
     struct cpu_matrix head;
     struct model_norm output_norm;
-    struct model_block *blocks; /* [n_layer] */
+    struct model_block *blocks;     /* [n_layer] */
+    struct model_adapter *adapters; /* [n_adapters] */
+    size_t n_adapters, low_rank;    /* the highest of a matrix, of all adapters */
 };
 
 /* The shape that a GGUF file states, checked against sane limits; errors name the key.
@@ -62,7 +72,7 @@ int model_read_checkpoint_shape(const struct gguf *g, struct gpt2_shape *out,
  * tok_vocab_free. */
 int model_read_vocab(const struct gguf *g, struct tok_vocab *out, struct runt_err *err);
 
-/* Of the weights: names, shapes and a sample of every tensor. */
+/* Of the weights: names, shapes and a sample of every tensor; and of all adapters. */
 uint64_t model_fingerprint(const struct runt_model *m);
 
 /* What a GPT-2 of this shape holds, in the model file's order: tensor i < n_tensors. */
@@ -106,6 +116,7 @@ struct session_cache {
 struct session_thread {
     struct kern_act *act; /* for one token */
     float *block;
+    float *low; /* [low_rank] */
     void *attn;
 };
 
@@ -133,13 +144,14 @@ struct runt_session {
     struct cpu_account account;
     struct arena arena;
     struct session_cache cache;
-    uint32_t *pos;                  /* [n_seqs] */
-    int32_t *tokens;                /* [n_seqs][n_ctx], what each timeline holds */
-    float *x, *h;                   /* [n_batch][n_embd] */
-    float *qkv;                     /* [n_batch][3 * n_embd] */
-    float *ff;                      /* [n_batch][n_ff] */
-    double *sum;                    /* [n_embd], of an embedding */
-    struct cpu_buffer input;        /* act [n_batch][groups], x [n_batch][n_embd] */
+    uint32_t *pos;   /* [n_seqs] */
+    int32_t *tokens; /* [n_seqs][n_ctx], what each timeline holds */
+    float *x, *h;    /* [n_batch][n_embd] */
+    float *qkv;      /* [n_batch][3 * n_embd] */
+    float *ff;       /* [n_batch][n_ff] */
+    double *sum;     /* [n_embd], of an embedding */
+    struct cpu_buffer
+        input; /* act [n_batch][groups], x [n_batch][n_embd], low [n_batch][low_rank] */
     struct session_thread *threads; /* [n_threads] */
     float *logits;                  /* [n_batch or n_logits][n_vocab] */
     struct cpu_span *spans;         /* [n_batch] */

@@ -73,6 +73,7 @@ static void lay_out(struct runt_session *s, struct layout *l, unsigned n_threads
     s->ff = place(l, b, sh->n_ff, 1, f);
     s->input.act = place(l, b, groups, 1, sizeof *s->input.act);
     s->input.x = place(l, b, e, 1, f);
+    s->input.low = place(l, b, s->model->low_rank, 1, f);
     s->spans = place(l, b, 1, 1, sizeof *s->spans);
     s->out = place(l, b, 1, 1, sizeof *s->out);
     s->sum = place(l, e, 1, 1, sizeof *s->sum);
@@ -81,6 +82,7 @@ static void lay_out(struct runt_session *s, struct layout *l, unsigned n_threads
         struct session_thread t = {
             .act = place(l, groups, 1, 1, sizeof *t.act),
             .block = place(l, max(CPU_BLOCK_FLOATS, e), 1, 1, f),
+            .low = place(l, s->model->low_rank, 1, 1, f),
             .attn = place(l, cpu_attn_scratch_bytes(s->kv, n_dim), 1, 1, 1),
         };
         if (l->arena)

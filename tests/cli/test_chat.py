@@ -395,7 +395,7 @@ def set_knows_every_option_of_the_sampler():
     def listed(verb):
         found = re.findall(r"^ +(?:-\w, )?--([\w-]+)", runt(verb, "--help").out, re.M)
         return set(found) - {"model", "n-predict", "ctx-size", "file", "prompt-cache", "kv",
-                             "threads", "help", "lookahead"}
+                             "threads", "help", "lookahead", "lora-adapter"}
     names = re.findall(r"^\((\S+) ", chat("/set\n", "--template", "none")[1], re.M)
     assert set(names) == listed("chat") & listed("generate") | {"n"}, names
     with case("a name alone shows one"):
