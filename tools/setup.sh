@@ -10,7 +10,7 @@ build="gcc libc6-dev meson ninja-build pkg-config python3 ca-certificates
        libjansson-dev libcurl4-openssl-dev libssl-dev libedit-dev liblzma-dev
        zlib1g-dev libzstd-dev libdnnl-dev libopenblas0-pthread"
 test="clang libclang-rt-dev clang-format libcmocka-dev libsimde-dev git
-      libopenmpi-dev openmpi-bin"
+      libopenmpi-dev openmpi-bin zsh fish mandoc groff-base man-db"
 # Another processor's compiler and emulators, 330 MB: without them, and on a machine that is
 # not x86-64, the tests on emulated processors are left out.
 [ "$(uname -m)" != x86_64 ] || test="$test gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user"

@@ -43,7 +43,7 @@ int chat_check(const struct cli_verb *v, struct chat_options *o);
          NULL,                                                                       \
          CLI_STR,                                                                    \
          &(c).template_name,                                                         \
-         "NAME",                                                                     \
+         "NAME auto none turns chatml alpaca human zephyr dialogpt",                 \
          "auto (from the file), "                                                    \
          "none (plain continuation), turns (User:/Bot:), chatml, alpaca, human, "    \
          "zephyr, dialogpt",                                                         \

@@ -32,8 +32,11 @@ struct cli_option {
     const char *name;  /* "--temp", or "-t" alone */
     const char *brief; /* one letter form "-t" or NULL */
     enum cli_kind kind;
-    void *value;     /* where it goes; holds the default before parsing */
-    const char *arg; /* "N" in the help, NULL for a flag */
+    void *value; /* where it goes; holds the default before parsing */
+    /* "N" in the help, NULL for a flag; words behind it are the values that it takes:
+     * "FORMAT text json".  FILE, OUT, SCRIPT, DIR, MODEL, LOG and TYPE say what is
+     * asked for, and shells complete it. */
+    const char *arg;
     const char *help;
     double min, max; /* of CLI_INT and CLI_REAL */
 };
@@ -48,6 +51,10 @@ struct cli_verb {
     const char *summary; /* one line for `runt --help` */
     const char *usage;   /* "pull ORG/NAME [options]" */
     const char *example; /* one or more whole commands, a line each */
+    const char *about;   /* a paragraph or more for the manual page */
+    /* What stands beside the options, as `arg` of an option; the last may come again.
+     * NULL-terminated. */
+    const char *operands[4];
     /* The verb's main: argv[0] is the verb's name.  Returns an exit status. */
     int (*run)(int argc, char **argv);
 };
@@ -69,6 +76,11 @@ void cli_free(struct cli_option *options, struct cli_args *args);
  * are borrowed.  A flag is left alone. */
 int cli_store(const struct cli_option *o, const char *shown, const char *text,
               struct runt_err *err);
+
+/* Bytes of the name that stands for a value: "FORMAT" of "FORMAT text json". */
+int cli_arg_len(const char *arg);
+/* " (default 3)" or "", into buf. */
+const char *cli_default(const struct cli_option *o, char *buf, size_t n);
 
 /* Levenshtein distance of names of at most 63 bytes. */
 size_t cli_edit_distance(const char *a, const char *b);

@@ -22,6 +22,11 @@ const struct cli_verb verb_generate = {
         "runt generate -m gpt2-q4.gguf -p \"Once upon a time\" -n 100 -s 1\n"
         "runt generate -m gpt2-q4.gguf -f prompt.txt --temp 0 --stop \"The end\"\n"
         "runt generate -m gpt2-q4.gguf -f prompt.txt --prompt-cache prompt.kv",
+    .about = "Continues a text. The same seed gives the same text on every "
+             "machine. Tokens that the text itself makes likely are drafted and "
+             "checked several at a time (--lookahead) where that is faster; it "
+             "changes no text. When the context is full the older half is "
+             "forgotten.",
     .run = run,
 };
 
@@ -192,7 +197,7 @@ static int run(int argc, char **argv)
         CLI_KV_OPTION(kv_name),
         {"--profile", NULL, CLI_FLAG, &q.profile, NULL,
          "show on stderr where a token's time went", 0, 0},
-        {"--output", "-o", CLI_STR, &format_name, "FORMAT",
+        {"--output", "-o", CLI_STR, &format_name, "FORMAT text json",
          "text or json (with figures)", 0, 0},
         {"--threads", "-t", CLI_INT, &q.n_threads, "N", "threads, 0: one for each core",
          0, POOL_MAX_THREADS},

@@ -122,7 +122,8 @@ def clang_format_is_clean():
     tool = shutil.which("clang-format")
     if not tool:
         raise Skip("no clang-format")
-    files = [p for p in sources("src", "tests", "include") if "unicode_tables" not in p]
+    files = [p for p in sources("src", "tests", "include", "examples")
+             if "unicode_tables" not in p]
     done = subprocess.run([tool, "--dry-run", "-Werror", *files], capture_output=True,
                           text=True)
     assert done.returncode == 0, done.stderr[:2000]

@@ -115,6 +115,14 @@ def everything_is_installed():
     assert sorted(os.listdir(os.path.join(top, "include"))) == ["runt"]
     for name in ("librunt.a", "librunt.so", "librunt.so." + abi(), "runt.pc"):
         library(name)
+    verbs = re.findall(r"^  ([a-z]+) {2,}\S", runt("--help").out, re.M)
+    pages = sorted(os.listdir(os.path.join(top, "share", "man", "man1")))
+    assert pages == sorted(["runt.1"] + ["runt-%s.1" % v for v in verbs]), pages
+    for name, args in (("man/man1/runt-chat.1", ("--man", "chat")),
+                       ("bash-completion/completions/runt", ("--completion", "bash")),
+                       ("zsh/site-functions/_runt", ("--completion", "zsh")),
+                       ("fish/vendor_completions.d/runt.fish", ("--completion", "fish"))):
+        assert read(os.path.join(top, "share", name), "r") == runt("help", *args).out, name
     assert pkg_config("--modversion") == [runt("--version").out.split()[1]]
 
 
