@@ -39,6 +39,7 @@ struct setting {
 
     struct serve_model *loaded; /* [models.n] */
     char **names;               /* [models.n] */
+    const char **notes;         /* [models.n], about its template */
     char *key_text;
     const char **all_keys; /* [MAX_KEYS] */
     FILE *log_file;        /* NULL: none */
@@ -47,11 +48,20 @@ struct setting {
 
 /* ---- what the server calls ---- */
 
+static bool is_local(const char *host)
+{
+    return !strcmp(host, "localhost") || !strncmp(host, "127.", 4) ||
+           !strcmp(host, "::1");
+}
+
 static void say_ready(void *ctx, const char *url)
 {
     const struct setting *s = ctx;
     for (size_t i = 0; i < s->serve.n_models; i++)
-        fprintf(stderr, "runt serve: model %s\n", s->names[i]);
+        fprintf(stderr, "runt serve: model %s%s\n", s->names[i], s->notes[i]);
+    if (!s->serve.n_keys && !is_local(s->serve.host))
+        fprintf(stderr, "runt serve: no API key: whoever reaches %s may ask\n",
+                s->serve.host);
     fprintf(stderr, "runt serve: listening at %s\n", url);
 }
 
@@ -95,16 +105,18 @@ static char *name_of(const char *arg, const char **path)
     return mem_strndup(base, (size_t)(arg + n - 5 - base));
 }
 
-static void note_template(const struct setting *s, const char *name,
-                          const runt_model *m)
+/* A base model is never given a template silently. */
+static const char *note_template(const struct setting *s, const runt_model *m)
 {
     struct runt_model_info info;
     runt_model_info(m, &info);
-    if (!strcmp(s->template, "auto") && !runt_template_of(m))
-        fprintf(stderr,
-                "runt serve: %s has no chat template%s: chats are plain continuations "
-                "(--template names one)\n",
-                name, info.chat_template ? " that runt knows" : "");
+    if (strcmp(s->template, "auto") || runt_template_of(m))
+        return "";
+    return info.chat_template
+               ? ": its chat template is none that runt knows: chats are plain "
+                 "continuations (--template names another)"
+               : ": it has no chat template: chats are plain continuations "
+                 "(--template names one)";
 }
 
 static int load_models(const struct cli_verb *v, struct setting *s,
@@ -113,7 +125,8 @@ static int load_models(const struct cli_verb *v, struct setting *s,
     size_t n = s->models.n;
     s->loaded = mem_array(n, sizeof *s->loaded);
     s->names = mem_array(n, sizeof *s->names);
-    if (!s->loaded || !s->names)
+    s->notes = mem_array(n, sizeof *s->notes);
+    if (!s->loaded || !s->names || !s->notes)
         return err_nomem(err, "models");
     for (size_t i = 0; i < n; i++) {
         const char *path;
@@ -129,7 +142,7 @@ static int load_models(const struct cli_verb *v, struct setting *s,
         if (rc)
             return rc;
         s->loaded[i].name = s->names[i];
-        note_template(s, s->names[i], s->loaded[i].model);
+        s->notes[i] = note_template(s, s->loaded[i].model);
     }
     s->serve.models = s->loaded;
     s->serve.n_models = n;
@@ -172,12 +185,6 @@ static int read_keys(const struct cli_verb *v, struct setting *s, struct runt_er
         return cli_misuse(v, "more than %d API keys", MAX_KEYS);
     s->serve.n_keys += n;
     return 0;
-}
-
-static bool is_local(const char *host)
-{
-    return !strcmp(host, "localhost") || !strncmp(host, "127.", 4) ||
-           !strcmp(host, "::1");
 }
 
 /* ---- everything else ---- */
@@ -248,9 +255,6 @@ static int serve(const struct cli_verb *v, struct setting *s, struct runt_err *e
         rc = load_models(v, s, err);
     if (rc)
         return rc;
-    if (!s->serve.n_keys && !is_local(s->serve.host))
-        fprintf(stderr, "runt serve: no API key: whoever reaches %s may ask\n",
-                s->serve.host);
     raise_limit(s);
     signal(SIGPIPE, SIG_IGN);
     cli_catch_interrupt();
@@ -269,6 +273,7 @@ static void free_setting(struct setting *s)
         fclose(s->log_file);
     mem_free(s->loaded);
     mem_free(s->names);
+    mem_free(s->notes);
     mem_free(s->all_keys);
     mem_free(s->key_text);
 }

@@ -84,9 +84,9 @@ void *http_first_line(void *cls, const char *uri, struct MHD_Connection *m)
     struct server *s = cls;
     struct connection *c = connection_of(m);
     struct exchange *x = c ? mem_zalloc(sizeof *x) : NULL;
-    (void)uri;
     if (!x)
         return NULL;
+    x->cut_path = strstr(uri, "%00") != NULL;
     x->server = s;
     x->connection = c;
     x->route = ROUTE_NONE;

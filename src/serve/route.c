@@ -2,7 +2,7 @@
 #include "serve/prepare.h"
 #include "serve/server_impl.h"
 
-#include <serve_page.h>
+#include "serve/serve_page.h"
 
 #include <math.h>
 #include <string.h>
@@ -54,7 +54,7 @@ static bool method_allowed(const struct exchange *x)
 void route_choose(struct exchange *x)
 {
     const struct serve_options *o = x->server->o;
-    x->route = find(x->path);
+    x->route = x->cut_path ? ROUTE_NONE : find(x->path);
     if (!strcmp(x->method, "OPTIONS")) {
         if (!access_origin(http_header(x, "Origin"), o->origins, o->n_origins))
             api_fail(&x->refused, 403, NULL, NULL, "this origin may not ask here");
@@ -140,8 +140,8 @@ static void refuse_full(struct exchange *x, const struct runt_err *err)
 static int submit(struct exchange *x)
 {
     struct runt_err err = {0};
-    if (reply_init(&x->reply, x->server->engine, &x->request, x->job, x->id,
-                   &x->refused))
+    const char *id = strncmp(x->id, "req_", 4) ? x->id : x->id + 4;
+    if (reply_init(&x->reply, x->server->engine, &x->request, x->job, id, &x->refused))
         return -1;
     x->has_reply = true;
     x->job->owner = x;
