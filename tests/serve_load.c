@@ -90,7 +90,8 @@ static void read_cases(void)
 
 static void connect_client(struct client *c)
 {
-    struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons((uint16_t)load.port)};
+    struct sockaddr_in a = {.sin_family = AF_INET,
+                            .sin_port = htons((uint16_t)load.port)};
     a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     c->fd = socket(AF_INET, SOCK_STREAM, 0);
     if (c->fd < 0 || connect(c->fd, (struct sockaddr *)&a, sizeof a))
@@ -311,12 +312,13 @@ int main(int argc, char **argv)
     double t = now() - t0, cpu = cpu_seconds() - cpu0;
     qsort(load.times, load.n_times, sizeof *load.times, ascending);
     size_t n = load.n_times;
-    printf("{\"seconds\":%.3f,\"requests\":%ld,\"tokens\":%ld,\"tokens_per_second\":%.1f,"
-           "\"errors\":%ld,\"different\":%ld,\"first_p50\":%.4f,\"first_p95\":%.4f,"
-           "\"first_max\":%.4f,\"cores_used\":%.3f}\n",
-           t, load.n_requests, load.n_tokens, (double)load.n_tokens / t, load.n_errors,
-           load.n_differ, n ? load.times[n / 2] : 0, n ? load.times[n * 95 / 100] : 0,
-           n ? load.times[n - 1] : 0, cpu / t);
+    printf(
+        "{\"seconds\":%.3f,\"requests\":%ld,\"tokens\":%ld,\"tokens_per_second\":%.1f,"
+        "\"errors\":%ld,\"different\":%ld,\"first_p50\":%.4f,\"first_p95\":%.4f,"
+        "\"first_max\":%.4f,\"cores_used\":%.3f}\n",
+        t, load.n_requests, load.n_tokens, (double)load.n_tokens / t, load.n_errors,
+        load.n_differ, n ? load.times[n / 2] : 0, n ? load.times[n * 95 / 100] : 0,
+        n ? load.times[n - 1] : 0, cpu / t);
     if (load.n_errors)
         fprintf(stderr, "serve_load: %s\n", load.example);
     return load.n_errors || load.n_differ;

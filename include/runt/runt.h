@@ -184,33 +184,101 @@ void runt_session_profile_reset(runt_session *s);
 
 /* ---- sampler ---- */
 
+/* Stages change the logits or narrow the choice, one after the other; then a token is
+ * drawn.  docs/SAMPLING.md says what each does and where it comes from.  Equal logits
+ * keep the order of their ids, so a seed gives the same text everywhere. */
 typedef struct runt_sampler runt_sampler;
 
-/* Applied in this order: repeat penalty, top-k, top-p, min-p, temperature. */
+struct runt_logit_bias {
+    int32_t token;
+    float bias; /* added to the logit, at most 1e6 either way; -INFINITY: never */
+};
+
 struct runt_sampler_options {
     float temp;           /* 0: greedy */
     int32_t top_k;        /* 0: off */
     float top_p;          /* 1: off */
     float min_p;          /* 0: off */
     float repeat_penalty; /* 1: off */
-    int32_t repeat_last;  /* tokens that the penalty looks back on, at most 4096 */
+    int32_t repeat_last;  /* tokens that the penalties look back on, at most 4096 */
     uint64_t seed;
+    float typical_p;                           /* 0 and 1: off */
+    float frequency_penalty, presence_penalty; /* 0: off; over repeat_last tokens */
+    float dry_multiplier;                      /* 0: off */
+    float dry_base;                            /* at least 1 */
+    int32_t dry_allowed_length;                /* at least 1 */
+    int32_t dry_last; /* tokens that DRY looks back on; -1: all, at most 65536 */
+    const char *const *dry_breakers; /* [n_dry_breakers] texts, none empty */
+    size_t n_dry_breakers;
+    int32_t mirostat; /* 0: off, 2: instead of top-k, typical, top-p and min-p */
+    float mirostat_tau, mirostat_eta;
+    const struct runt_logit_bias *bias; /* [n_bias] */
+    size_t n_bias;
+    /* The stages and their order, names with ; between them; what is not named is off.
+     * NULL: RUNT_SAMPLER_ORDER. */
+    const char *order;
 };
+#define RUNT_SAMPLER_ORDER "penalties;dry;top_k;typ_p;top_p;min_p;temperature"
 struct runt_sampler_options runt_sampler_defaults(void);
 
-/* `o` may be NULL: the defaults; n_vocab is the model's. */
-
+/* A sampler for a model, which must outlive it.  `o` may be NULL: the defaults; nothing
+ * of it is kept.  RUNT_E_INVALID names the option that is out of range. */
+int runt_sampler_for(const runt_model *m, const struct runt_sampler_options *o,
+                     runt_sampler **out, struct runt_err *err);
+/* The same for any logits of n_vocab tokens.  Without a model nothing is known of
+ * texts: RUNT_E_INVALID when DRY is on and has breakers. */
 int runt_sampler_new(const struct runt_sampler_options *o, uint32_t n_vocab,
                      runt_sampler **out, struct runt_err *err);
 void runt_sampler_free(runt_sampler *s); /* NULL is fine */
-/* Tell the sampler of a token in the text (prompt or answer) for the repeat penalty. */
+/* Tell the sampler of a token in the text (prompt or answer) for penalties and DRY. */
 void runt_sampler_accept(runt_sampler *s, int32_t token);
-/* Forget the tokens accepted so far (a new text); the random numbers go on. */
+/* A new text: forget the tokens accepted so far, what mirostat has learned and how far
+ * a grammar has got; the random numbers go on. */
 void runt_sampler_forget(runt_sampler *s);
-/* The next token.  Logits that are not numbers give RUNT_E_FORMAT: the model is broken.
- */
+/* The next token.  Errors: RUNT_E_FORMAT for logits that are not numbers (the model is
+ * broken); RUNT_E_INVALID when biases and grammar leave no token; RUNT_E_FULL when the
+ * grammar is too ambiguous to follow; RUNT_E_NOMEM. */
 int runt_sampler_pick(runt_sampler *s, const float *logits, int32_t *token,
                       struct runt_err *err);
+
+/* ---- constrained output ---- */
+
+/* Which texts may come out.  Immutable; any number of samplers may share one. */
+typedef struct runt_grammar runt_grammar;
+
+/* GBNF, llama.cpp's notation (docs/SAMPLING.md); RUNT_E_FORMAT names line and column.
+ */
+int runt_grammar_gbnf(const char *text, size_t n, runt_grammar **out,
+                      struct runt_err *err);
+/* The JSON values that a JSON schema accepts.  RUNT_E_UNSUPPORTED names a keyword that
+ * is not supported and its place, RUNT_E_FORMAT what is wrong with a schema. */
+int runt_grammar_json_schema(const char *json, size_t n, runt_grammar **out,
+                             struct runt_err *err);
+int runt_grammar_json(runt_grammar **out, struct runt_err *err); /* any JSON object */
+void runt_grammar_free(runt_grammar *g); /* after its samplers; NULL is fine */
+
+/* From now on only tokens are picked that go on with a text of the grammar, from its
+ * beginning; tokens that end an answer only where the text may end.  What is picked,
+ * not what is accepted, moves on in the grammar.  NULL: no constraint any more.  `m` is
+ * the model of the logits; it and the grammar must outlive the sampler.  Errors:
+ * RUNT_E_INVALID for a model that does not fit, RUNT_E_UNSUPPORTED for one whose
+ * vocabulary has no token that ends a text, RUNT_E_NOMEM. */
+int runt_sampler_constrain(runt_sampler *s, const runt_model *m, const runt_grammar *g,
+                           struct runt_err *err);
+
+/* ---- log probabilities ---- */
+
+struct runt_logprob {
+    int32_t token;
+    float logprob; /* natural logarithm */
+};
+enum { RUNT_MAX_LOGPROBS = 20 };
+/* By the model alone, before biases, penalties, grammar and temperature: that of
+ * `token`, and the n_top likeliest ones, likeliest first, equal ones by id.  n_top is
+ * at most RUNT_MAX_LOGPROBS and n_vocab.  Errors: RUNT_E_INVALID, RUNT_E_FORMAT for
+ * logits that are not numbers. */
+int runt_logprobs(const float *logits, uint32_t n_vocab, int32_t token, float *logprob,
+                  struct runt_logprob *top, size_t n_top, struct runt_err *err);
 
 /* ---- conversations ---- */
 

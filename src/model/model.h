@@ -8,6 +8,7 @@
 #include "fmt/shape.h"
 #include "gguf/gguf.h"
 #include "runt/runt.h"
+#include "sample/sample.h"
 #include "tok/tok.h"
 
 struct model_linear {
@@ -34,6 +35,7 @@ struct model_table {
 struct runt_model {
     struct gguf *file; /* mapped; matrices are used where they lie, or packed */
     struct tok *tok;
+    struct model_tokens *tokens; /* for samplers */
     struct gpt2_shape shape;
     char *name, *chat_template; /* template NULL when there is none */
     uint64_t n_weights;
@@ -72,6 +74,12 @@ void model_tensor_at(const struct gpt2_shape *s, size_t i, char name[static 64],
  * n_vocab tokens (tok_vocab_pad). */
 void model_write_meta(struct gguf_writer *w, const struct gpt2_shape *s,
                       const struct tok_vocab *v, const char *name);
+
+/* ---- tokens for samplers (model_sampler.c) ---- */
+
+struct model_tokens;
+int model_tokens_new(struct model_tokens **out, struct runt_err *err);
+void model_tokens_free(struct model_tokens *t); /* NULL is fine */
 
 /* ---- random models (model_random.c) ---- */
 

@@ -16,11 +16,9 @@ int choice_start(struct choice *c, struct runt_err *err)
         return c->sum ? 0 : err_nomem(err, "an embedding");
     }
     o.seed += c->index; /* choices of one prompt differ */
-    int rc = runt_sampler_new(&o, m->info.n_vocab, &c->sampler, err);
-#ifdef RUNT_GRAMMAR
+    int rc = runt_sampler_for(m->model, &o, &c->sampler, err);
     if (!rc && j->grammar)
         rc = runt_sampler_constrain(c->sampler, m->model, j->grammar, err);
-#endif
     if (!rc)
         rc = runt_stream_new((const char *const *)j->stops, j->n_stops, j->skip_space,
                              &c->text, err);
@@ -60,7 +58,7 @@ static void tell_known(struct choice *c, bool all)
     const runt_model *m = c->job->model->model;
     size_t each = 1 + (size_t)(c->job->n_top < 0 ? 0 : c->job->n_top), n_bytes;
     while (c->n_known * each < c->probs.n) {
-        runt_token_bytes(m, c->probs.at[c->n_known * each].id, &n_bytes);
+        runt_token_bytes(m, c->probs.at[c->n_known * each].token, &n_bytes);
         if (!all && n_bytes && c->known_bytes >= c->n_shown)
             break;
         c->known_bytes += n_bytes;
@@ -106,8 +104,8 @@ static int pick(struct choice *c, const float *logits, struct runt_err *err)
     if (rc)
         return rc;
     if (j->n_top >= 0 && (j->ignore_eos || !runt_token_is_control(m->model, c->token)))
-        rc = probs_add(&c->probs, logits, m->info.n_vocab, c->token, j->n_top);
-    return rc ? err_nomem(err, "probabilities") : 0;
+        rc = probs_add(&c->probs, logits, m->info.n_vocab, c->token, j->n_top, err);
+    return rc;
 }
 
 void choice_draw(struct engine *e, struct choice *c, const float *logits)
@@ -142,12 +140,11 @@ void choice_draw(struct engine *e, struct choice *c, const float *logits)
     tell_known(c, false);
 }
 
-int choice_score(struct choice *c, size_t at, const float *logits)
+int choice_score(struct choice *c, size_t at, const float *logits, struct runt_err *err)
 {
     const struct job *j = c->job;
-    int32_t id = c->prompt->ids[at];
-    int rc = at ? probs_add(&c->probs, logits, j->model->info.n_vocab, id, j->n_top)
-                : probs_add_first(&c->probs, id, j->n_top);
+    int rc = probs_add(&c->probs, logits, j->model->info.n_vocab, c->prompt->ids[at],
+                       j->n_top, err);
     c->n_known += !rc; /* it is no part of the answer's text */
     return rc;
 }

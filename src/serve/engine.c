@@ -52,10 +52,9 @@ void job_free(struct job *j)
         runt_free(j->prompts[i].ids);
     for (size_t i = 0; j->stops && i < j->n_stops; i++)
         mem_free(j->stops[i]);
-#ifdef RUNT_GRAMMAR
     runt_grammar_free(j->grammar);
-#endif
     mem_free(j->stops);
+    mem_free(j->bias);
     mem_free(j->prompts);
     mem_free(j->choices);
     mem_free(j->vectors);

@@ -48,14 +48,10 @@ struct prompt {
     size_t n;
 };
 
-/* A token and its log probability; NAN: the first token of a text has none. */
-struct prob {
-    int32_t id;
-    float logprob;
-};
-
+/* Log probabilities; NAN: the first token of a text has none; a token of -1: the
+ * vocabulary has no more. */
 struct prob_list {
-    struct prob *at;
+    struct runt_logprob *at;
     size_t n, cap;
 };
 
@@ -76,7 +72,8 @@ struct job {
     size_t n_choices;       /* prompts times n: choice i is of prompt i / n */
     size_t n_each;          /* n */
     struct runt_sampler_options sampler;
-    struct runt_grammar *grammar; /* or NULL */
+    struct runt_logit_bias *bias; /* what sampler.bias points to */
+    runt_grammar *grammar;        /* or NULL */
     size_t n_max;
     char **stops; /* [n_stops] */
     size_t n_stops;

@@ -113,18 +113,18 @@ int choice_start(struct choice *c, struct runt_err *err);
 /* After its prompt or its last token: draw the next one from `logits`. */
 void choice_draw(struct engine *e, struct choice *c, const float *logits);
 /* Tell how likely token `at` of its prompt was by these logits (NULL for the first). */
-int choice_score(struct choice *c, size_t at, const float *logits);
+int choice_score(struct choice *c, size_t at, const float *logits,
+                 struct runt_err *err);
 void choice_end(struct engine *e, struct choice *c, enum job_end end);
 void choice_fail(struct engine *e, struct choice *c, const struct runt_err *err);
 /* What only a running choice needs. */
 void choice_drop(struct choice *c);
 
 /* ---- probs.c ---- */
-/* Append how likely `id` was by these logits, and the n_top likeliest. */
-int probs_add(struct prob_list *l, const float *logits, size_t n_vocab, int32_t id,
-              int n_top);
-/* The first token of a text, which nothing predicts. */
-int probs_add_first(struct prob_list *l, int32_t id, int n_top);
+/* Append how likely `token` was by these logits (NULL: nothing predicts it), and the
+ * n_top likeliest. */
+int probs_add(struct prob_list *l, const float *logits, uint32_t n_vocab, int32_t token,
+              int n_top, struct runt_err *err);
 int probs_move(struct prob_list *from, size_t n, struct prob_list *to);
 void probs_free(struct prob_list *l);
 

@@ -134,7 +134,6 @@ static int make_stops(struct job *j, const struct request *r, struct api_error *
 
 static int make_grammar(struct job *j, const struct request *r, struct api_error *e)
 {
-#ifdef RUNT_GRAMMAR
     struct runt_err err = {0};
     int rc = 0;
     if (r->format == FORMAT_JSON)
@@ -146,10 +145,6 @@ static int make_grammar(struct job *j, const struct request *r, struct api_error
     if (!rc)
         return 0;
     return refuse(e, r->format == FORMAT_GBNF ? "grammar" : "response_format", &err);
-#else
-    (void)j;
-    return r->format ? api_fail(e, 400, NULL, "response_format", "not yet") : 0;
-#endif
 }
 
 static uint64_t random_seed(void)
@@ -158,6 +153,33 @@ static uint64_t random_seed(void)
     if (getrandom(&seed, sizeof seed, GRND_NONBLOCK) != sizeof seed)
         seed = (uint64_t)(api_seconds() * 1e9);
     return seed;
+}
+
+/* The job outlives the request. */
+static int copy_bias(struct job *j, struct api_error *e)
+{
+    size_t n = j->sampler.n_bias;
+    j->bias = mem_array(n, sizeof *j->bias);
+    if (!j->bias)
+        return api_fail(e, 500, NULL, NULL, "out of memory");
+    if (n)
+        memcpy(j->bias, j->sampler.bias, n * sizeof *j->bias);
+    j->sampler.bias = j->bias;
+    return 0;
+}
+
+/* What would fail when the answer begins is better refused now. */
+static int try_sampler(const struct job *j, struct api_error *e)
+{
+    struct runt_err err = {0};
+    runt_sampler *s = NULL;
+    int rc = runt_sampler_for(j->model->model, &j->sampler, &s, &err);
+    if (rc)
+        return refuse(e, strstr(err.msg, "bias") ? "logit_bias" : NULL, &err);
+    if (j->grammar)
+        rc = runt_sampler_constrain(s, j->model->model, j->grammar, &err);
+    runt_sampler_free(s);
+    return rc ? refuse(e, "response_format", &err) : 0;
 }
 
 static int fill(struct job *j, const struct request *r, struct api_error *e)
@@ -170,7 +192,6 @@ static int fill(struct job *j, const struct request *r, struct api_error *e)
     j->n_max = r->n_max;
     j->n_top = r->n_top;
     j->score_prompt = r->echo && r->n_top >= 0;
-    j->ignore_eos = r->ignore_eos;
     j->skip_space =
         r->kind == REQUEST_CHAT && runt_template_skips_space(j->model->chat);
     j->stream = r->stream;
@@ -179,8 +200,10 @@ static int fill(struct job *j, const struct request *r, struct api_error *e)
         return api_fail(e, 400, NULL, "dimensions",
                         "embeddings of this model have %u numbers",
                         j->model->info.n_embd);
-    if (make_prompts(j, r, e) || make_stops(j, r, e) || make_grammar(j, r, e))
+    if (make_prompts(j, r, e) || make_stops(j, r, e) || copy_bias(j, e) ||
+        make_grammar(j, r, e) || try_sampler(j, e))
         return -1;
+    j->ignore_eos = r->ignore_eos && !j->grammar; /* nothing else may come then */
     return job_prepare(j, &err) ? internal(e, &err) : 0;
 }
 

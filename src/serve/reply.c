@@ -74,7 +74,9 @@ static int failure(const struct job *j, enum job_end end, struct api_error *e)
     case JOB_FAILED:
         break;
     }
-    return api_fail(e, 500, NULL, NULL, "%s",
+    /* a grammar or biases that leave no token are the client's */
+    bool theirs = j->err.code == RUNT_E_INVALID || j->err.code == RUNT_E_FULL;
+    return api_fail(e, theirs ? 400 : 500, NULL, NULL, "%s",
                     *j->err.msg ? j->err.msg : "out of memory");
 }
 
@@ -136,10 +138,11 @@ static void put_logprob(struct strbuf *b, float x)
 }
 
 /* "token":T,"logprob":X,"bytes":[...] */
-static void put_token(struct strbuf *b, const struct reply *r, const struct prob *p)
+static void put_token(struct strbuf *b, const struct reply *r,
+                      const struct runt_logprob *p)
 {
     size_t n;
-    const char *bytes = token_text(r, p->id, &n);
+    const char *bytes = token_text(r, p->token, &n);
     sb_str(b, "{\"token\":");
     api_put_string(b, bytes, n);
     sb_str(b, ",\"logprob\":");
@@ -160,7 +163,7 @@ static void put_chat_probs(struct strbuf *b, const struct reply *r,
         sb_str(b, i ? "," : "");
         put_token(b, r, &l->at[i]);
         sb_str(b, ",\"top_logprobs\":[");
-        for (size_t k = i + 1; k < i + each && l->at[k].id >= 0; k++, comma = ",") {
+        for (size_t k = i + 1; k < i + each && l->at[k].token >= 0; k++, comma = ",") {
             sb_str(b, comma);
             put_token(b, r, &l->at[k]);
             sb_char(b, '}');
@@ -179,7 +182,8 @@ static size_t n_characters(const char *s, size_t n)
 }
 
 /* {TOKEN: X, ...}: the likeliest after one place. */
-static void put_top(struct strbuf *b, const struct reply *r, const struct prob *top)
+static void put_top(struct strbuf *b, const struct reply *r,
+                    const struct runt_logprob *top)
 {
     const char *comma = "";
     if (isnan(top[0].logprob)) {
@@ -187,9 +191,9 @@ static void put_top(struct strbuf *b, const struct reply *r, const struct prob *
         return;
     }
     sb_char(b, '{');
-    for (int k = 1; k <= r->job->n_top && top[k].id >= 0; k++, comma = ",") {
+    for (int k = 1; k <= r->job->n_top && top[k].token >= 0; k++, comma = ",") {
         size_t n;
-        const char *bytes = token_text(r, top[k].id, &n);
+        const char *bytes = token_text(r, top[k].token, &n);
         sb_str(b, comma);
         api_put_string(b, bytes, n);
         sb_char(b, ':');
@@ -206,7 +210,7 @@ static void put_completion_probs(struct strbuf *b, const struct reply *r,
     const char *bytes;
     sb_str(b, "{\"tokens\":[");
     for (size_t i = 0; i < l->n; i += each) {
-        bytes = token_text(r, l->at[i].id, &n);
+        bytes = token_text(r, l->at[i].token, &n);
         sb_str(b, i ? "," : "");
         api_put_string(b, bytes, n);
     }
@@ -223,7 +227,7 @@ static void put_completion_probs(struct strbuf *b, const struct reply *r,
     sb_str(b, !r->job->n_top ? "null" : l->n ? "]" : "[]");
     sb_str(b, ",\"text_offset\":[");
     for (size_t i = 0; i < l->n; i += each) {
-        bytes = token_text(r, l->at[i].id, &n);
+        bytes = token_text(r, l->at[i].token, &n);
         sb_printf(b, "%s%zu", i ? "," : "", c->offset);
         c->offset += n_characters(bytes, n);
     }

@@ -433,6 +433,7 @@ void request_free(struct request *r)
     mem_free(r->messages);
     mem_free(r->inputs);
     mem_free(r->stops);
+    mem_free(r->bias);
     mem_free(r->grammar);
     json_decref(r->root);
     *r = (struct request){0};

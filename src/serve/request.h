@@ -59,6 +59,7 @@ struct request {
     json_t *root;
     struct strbuf *joined; /* contents that came in parts */
     size_t n_joined;
+    struct runt_logit_bias *bias; /* what sampler.bias points to */
 };
 
 /* `defaults` are the sampler's where the request is silent.  0, or -1 and *e filled. */

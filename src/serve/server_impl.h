@@ -53,7 +53,7 @@ struct exchange {
     enum route route;
     double begun, read, sent_at; /* its first line; its last byte; when we last wrote */
     bool head_seen, old_http, queued;
-    bool cut_path; /* it holds a NUL: what follows is not seen */
+    bool cut_path;            /* it holds a NUL: what follows is not seen */
     struct api_error refused; /* status 0: not */
     struct strbuf body;
 

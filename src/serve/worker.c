@@ -272,16 +272,14 @@ static void take_prompt(struct engine *e, struct choice *c, size_t n, size_t row
 {
     runt_session *s = c->job->model->run->session;
     bool scored = c->job->score_prompt;
-    for (size_t k = 0; scored && k < n; k++) {
-        size_t at = c->n_fed + k + 1;
-        int rc = c->n_fed || k ? 0 : choice_score(c, 0, NULL);
-        if (!rc && at < c->prompt->n)
-            rc = choice_score(c, at, runt_session_logits_at(s, row + k));
-        if (rc) {
-            struct runt_err err = {rc, "out of memory"};
-            choice_fail(e, c, &err);
-            return;
-        }
+    struct runt_err err = {0};
+    int rc = scored && !c->n_fed ? choice_score(c, 0, NULL, &err) : 0;
+    for (size_t k = 0; scored && !rc && k < n && c->n_fed + k + 1 < c->prompt->n; k++)
+        rc =
+            choice_score(c, c->n_fed + k + 1, runt_session_logits_at(s, row + k), &err);
+    if (rc) {
+        choice_fail(e, c, &err);
+        return;
     }
     c->n_fed += n;
     if (c->n_fed == c->prompt->n)

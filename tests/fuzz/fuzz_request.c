@@ -1,6 +1,6 @@
-/* Any bytes as what a client of the server sends.  The first byte chooses: a body for one
- * of the three endpoints, or the headers that are looked at.  What is accepted is in
- * range; what is refused says why in a way that is JSON again. */
+/* Any bytes as what a client of the server sends.  The first byte chooses: a body for
+ * one of the three endpoints, or the headers that are looked at.  What is accepted is
+ * in range; what is refused says why in a way that is JSON again. */
 #include "base/js.h"
 #include "base/mem.h"
 #include "serve/access.h"
@@ -49,6 +49,10 @@ static void check_request(const struct request *r)
     check(s->temp >= 0 && s->temp <= 2 && s->top_p >= 0 && s->top_p <= 1);
     check(s->min_p >= 0 && s->min_p <= 1 && s->top_k >= 0);
     check(s->repeat_penalty > 0 && s->repeat_last >= 0);
+    check(fabsf(s->frequency_penalty) <= 2 && fabsf(s->presence_penalty) <= 2);
+    check(s->n_bias <= REQUEST_MAX_BIAS);
+    for (size_t i = 0; i < s->n_bias; i++)
+        check(s->bias[i].token >= 0 && s->bias[i].bias <= 100);
     check(r->n >= 1 && r->n <= REQUEST_MAX_CHOICES && r->n_top <= REQUEST_MAX_TOP);
     check(r->n_stops <= REQUEST_MAX_STOPS);
     for (size_t i = 0; i < r->n_stops; i++)
@@ -65,7 +69,8 @@ static void check_request(const struct request *r)
     }
     check((r->kind == REQUEST_CHAT) == (r->n_messages > 0));
     check((r->kind == REQUEST_CHAT) == !r->n_inputs);
-    check((r->format == FORMAT_SCHEMA || r->format == FORMAT_GBNF) == (r->grammar != NULL));
+    check((r->format == FORMAT_SCHEMA || r->format == FORMAT_GBNF) ==
+          (r->grammar != NULL));
 }
 
 static void try_body(enum request_kind kind, const char *body, size_t n)
