@@ -8,7 +8,7 @@ set -eu
 
 build="gcc libc6-dev meson ninja-build pkg-config python3 ca-certificates
        libjansson-dev libcurl4-openssl-dev libssl-dev libedit-dev liblzma-dev
-       zlib1g-dev libzstd-dev libdnnl-dev libopenblas0-pthread"
+       zlib1g-dev libzstd-dev libmicrohttpd-dev libdnnl-dev libopenblas0-pthread"
 test="clang libclang-rt-dev clang-format libcmocka-dev libsimde-dev git
       libopenmpi-dev openmpi-bin"
 # Another processor's compiler and emulators, 330 MB: without them, and on a machine that is

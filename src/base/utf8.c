@@ -1,8 +1,6 @@
 /* Owns what counts as valid UTF-8 (RFC 3629). */
 #include "base/utf8.h"
 
-#include <stdint.h>
-
 static size_t expected_len(unsigned char c)
 {
     return c < 0x80 ? 1 : c >> 5 == 6 ? 2 : c >> 4 == 14 ? 3 : c >> 3 == 30 ? 4 : 0;
@@ -34,4 +32,14 @@ size_t utf8_partial(const char *str, size_t n)
         return expected_len(c) > k ? k : 0;
     }
     return 0;
+}
+
+size_t utf8_put(uint32_t c, char out[static 4])
+{
+    size_t n = c < 0x80 ? 1 : c < 0x800 ? 2 : c < 0x10000 ? 3 : 4;
+    static const unsigned char lead[5] = {0, 0, 0xc0, 0xe0, 0xf0};
+    for (size_t i = n; --i; c >>= 6)
+        out[i] = (char)(0x80 | (c & 63));
+    out[0] = (char)(lead[n] | c);
+    return n;
 }

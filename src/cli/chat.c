@@ -5,30 +5,22 @@
 #include "base/err.h"
 #include "base/file.h"
 #include "base/mem.h"
-#include "cli/chat_template.h"
-#include "cli/convert.h"
+#include "talk/conversation.h"
 
 #include <ctype.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-struct turn {
-    char *words; /* what the person said */
-    size_t n_words;
-    struct token_list question, answer; /* the answer with the template's end */
-};
-
 struct chat {
     struct chat_options o;
     runt_model *model;
-    const struct chat_template *template;
+    const runt_template *template;
     struct timeline timeline;
     struct line_input *input;
-    struct turn *turns;
-    size_t n_turns, n_forgotten; /* oldest turns that no longer fit */
+    struct conversation said;
+    size_t n_forgotten; /* messages behind the system's that no longer fit */
     bool said_full, left;
-    struct answer last;
     size_t total_tokens;
     double total_seconds;
 };
@@ -38,10 +30,15 @@ int chat_check(const struct cli_verb *v, struct chat_options *o)
     int rc = cli_kv_parse(v, o->kv_name, &o->kv);
     if (rc)
         return rc;
-    if (!strcmp(o->template_name, "auto") || chat_template_find(o->template_name))
+    if (!strcmp(o->template_name, "auto") || runt_template_find(o->template_name))
         return 0;
-    return cli_misuse(v, "unknown template '%s'; there are auto, none, turns, chatml",
-                      o->template_name);
+    char names[256];
+    size_t n = 0;
+    for (size_t i = 0; runt_template_at(i); i++)
+        n += (size_t)snprintf(names + n, sizeof names - n, ", %s",
+                              runt_template_name(runt_template_at(i)));
+    return cli_misuse(v, "unknown template '%s'; there are auto%s", o->template_name,
+                      names);
 }
 
 struct chat_options chat_defaults(void)
@@ -62,67 +59,64 @@ static void note(const struct chat *c, const char *text)
             cli_plain(text, plain, sizeof plain), dim ? "\033[0m" : "");
 }
 
-/* ---- turns ---- */
-
-static void turn_free(struct turn *t)
-{
-    mem_free(t->words);
-    mem_free(t->question.ids);
-    mem_free(t->answer.ids);
-    *t = (struct turn){0};
-}
+/* ---- what fits ---- */
 
 static void forget_all(struct chat *c)
 {
-    for (size_t i = 0; i < c->n_turns; i++)
-        turn_free(&c->turns[i]);
-    c->n_turns = c->n_forgotten = 0;
+    conversation_cut(&c->said, 0);
+    c->n_forgotten = 0;
 }
 
-static int add_turn(struct chat *c, const char *words, size_t n, struct runt_err *err)
+/* Tokens of what the system says and of the messages behind the first n_forgotten. */
+static int tokens_without(struct chat *c, size_t n_forgotten, int32_t **ids, size_t *n,
+                          struct runt_err *err)
 {
-    struct turn *p = mem_resize(c->turns, c->n_turns + 1, sizeof *p);
-    if (!p)
-        return err_nomem(err, "a turn");
-    c->turns = p;
-    struct turn t = {.words = mem_strndup(words, n), .n_words = n};
-    int rc = t.words
-                 ? chat_template_turn(c->template, c->model, words, n, &t.question, err)
-                 : err_nomem(err, "a turn");
-    if (rc)
-        turn_free(&t);
-    else
-        c->turns[c->n_turns++] = t;
+    const struct conversation *s = &c->said;
+    size_t n_system = conversation_n_system(s), n_kept = s->n - n_forgotten;
+    struct runt_message *kept = mem_array(n_kept, sizeof *kept);
+    if (!kept)
+        return err_nomem(err, "a conversation");
+    for (size_t i = 0; i < n_kept; i++)
+        kept[i] = s->messages[i < n_system ? i : i + n_forgotten];
+    int rc =
+        runt_template_apply(c->template, c->model, kept, n_kept, true, ids, n, err);
+    mem_free(kept);
     return rc;
 }
 
-static size_t turn_len(const struct turn *t)
+/* The tokens to answer, with room left for the answer: the oldest turns are forgotten
+ * first, as few as need be, and a last question that alone is too long loses its
+ * beginning. */
+static int context_tokens(struct chat *c, int32_t **ids, size_t *n,
+                          struct runt_err *err)
 {
-    return t->question.n + t->answer.n;
-}
-
-/* The tokens of all turns that still fit with room for an answer; the oldest are
- * forgotten first, and a last question that alone is too long loses its beginning. */
-static int context_tokens(struct chat *c, struct token_list *out, struct runt_err *err)
-{
-    size_t n_ctx = runt_session_n_ctx(c->timeline.session), room = n_ctx / 4, n = 0;
-    int rc = 0;
+    size_t n_ctx = runt_session_n_ctx(c->timeline.session), room = n_ctx / 4;
     if (c->o.n_max && (size_t)c->o.n_max < room)
         room = (size_t)c->o.n_max;
-    for (size_t i = c->n_forgotten; i < c->n_turns; i++)
-        n += turn_len(&c->turns[i]);
-    for (; n + room > n_ctx && c->n_forgotten + 1 < c->n_turns; c->n_forgotten++)
-        n -= turn_len(&c->turns[c->n_forgotten]);
-    for (size_t i = c->n_forgotten; i < c->n_turns && !rc; i++) {
-        const struct turn *t = &c->turns[i];
-        rc = token_list_put(out, t->question.ids, t->question.n, err);
-        if (!rc && t->answer.n)
-            rc = token_list_put(out, t->answer.ids, t->answer.n, err);
-    }
     size_t most = n_ctx - room > 0 ? n_ctx - room : 1;
-    if (!rc && out->n > most) {
-        memmove(out->ids, out->ids + (out->n - most), most * sizeof *out->ids);
-        out->n = most;
+    size_t n_system = conversation_n_system(&c->said);
+    const struct runt_message *turns = c->said.messages + n_system;
+    size_t low = c->n_forgotten, high = c->said.n - n_system - 1;
+    int rc = tokens_without(c, low, ids, n, err);
+    if (rc || *n <= most)
+        return rc;
+    while (low + 1 < high && !rc) { /* low is too few, high as many as may be */
+        size_t middle = (low + high) / 2;
+        runt_free(*ids);
+        *ids = NULL;
+        rc = tokens_without(c, middle, ids, n, err);
+        *(*n > most ? &low : &high) = middle;
+    }
+    while (high + 1 < c->said.n - n_system && !strcmp(turns[high].role, "assistant"))
+        high++; /* an answer without its question */
+    runt_free(*ids);
+    *ids = NULL;
+    c->n_forgotten = high;
+    if (!rc)
+        rc = tokens_without(c, high, ids, n, err);
+    if (!rc && *n > most) {
+        memmove(*ids, *ids + (*n - most), most * sizeof **ids);
+        *n = most;
         c->timeline.n_dropped++;
     }
     return rc;
@@ -151,52 +145,82 @@ static void print_stats(const struct chat *c)
     note(c, line);
 }
 
-/* Answer the last turn. */
-static int answer(struct chat *c, struct runt_err *err)
+/* An answer on its way: it starts its line without a blank. */
+struct shown {
+    struct answer_text text;
+    bool began;
+};
+
+static int show(void *ctx, const char *text, size_t n)
 {
-    struct turn *t = &c->turns[c->n_turns - 1];
-    const char *stops[1] = {c->template->stop};
-    struct stream s = {
-        .out = stdout, .stops = stops, .n_stops = stops[0] ? 1 : 0, .skip_space = true};
-    struct token_list tokens = {0};
-    int rc = context_tokens(c, &tokens, err);
-    if (!rc && !tokens.n)
-        goto out; /* an empty line before anything was said */
-    if (!rc)
-        rc = timeline_set(&c->timeline, tokens.ids, tokens.n, err);
-    if (rc == RUNT_E_INTERRUPTED &&
-        !cli_terminated()) { /* while reading, not yet talking */
-        rc = 0;
-        cli_clear_interrupt();
-        note(c, "stopped");
-        goto out;
-    }
-    if (rc)
-        goto out;
-    say_once_when_full(c);
-    struct answer a;
-    rc = timeline_answer(&c->timeline, (size_t)c->o.n_max, false, &s, &t->answer, &a,
-                         err);
+    struct shown *s = ctx;
+    size_t skip = !s->began && n && text[0] == ' ';
+    s->began |= n > 0;
+    sb_put(&s->text.text, text, skip);
+    return answer_text_put(&s->text, text + skip, n - skip);
+}
+
+/* What was said is kept, whatever ended it. */
+static int draw(struct chat *c, struct runt_generated *g, struct runt_err *err)
+{
+    struct shown s = {.text.out = stdout};
+    struct runt_generate_options o = {.n_max = (size_t)c->o.n_max,
+                                      .skip_space =
+                                          runt_template_skips_space(c->template)};
+    o.stops = runt_template_stops(c->template, &o.n_stops);
+    int rc = timeline_answer(&c->timeline, &o, show, &s, g, err);
     putchar('\n');
     fflush(stdout);
+    if (!rc && ferror(stdout))
+        rc = err_set(err, RUNT_E_IO, "cannot write the answer: nobody reads it");
+    if (!rc && s.text.text.failed)
+        rc = err_nomem(err, "the answer");
+    if (!rc)
+        rc = conversation_add(&c->said, "assistant",
+                              s.text.text.data ? s.text.text.data : "", s.text.text.len,
+                              err);
+    sb_free(&s.text.text);
+    return rc;
+}
+
+/* After Ctrl-C: told, and the conversation goes on, unless all is to end. */
+static int stopped(struct chat *c, struct runt_err *err)
+{
+    if (cli_terminated())
+        return err_set(err, RUNT_E_INTERRUPTED, "%s", "");
+    cli_clear_interrupt();
+    note(c, "stopped");
+    return 0;
+}
+
+/* Answer the last message. */
+static int answer(struct chat *c, struct runt_err *err)
+{
+    int32_t *ids = NULL;
+    size_t n = 0;
+    struct runt_generated g = {0};
+    int rc = context_tokens(c, &ids, &n, err);
+    if (!rc && !n)
+        goto out; /* nothing to continue from */
+    if (!rc)
+        rc = timeline_set(&c->timeline, ids, n, err);
+    if (rc == RUNT_E_INTERRUPTED) { /* while reading, not yet talking */
+        rc = stopped(c, err);
+        goto out;
+    }
     if (rc)
         goto out;
-    c->last = a;
-    c->total_tokens += a.n_tokens;
-    c->total_seconds += a.seconds;
-    if (a.end == ANSWER_INTERRUPTED) {
-        if (cli_terminated()) {
-            rc = err_set(err, RUNT_E_INTERRUPTED, "%s", "");
-            goto out;
-        }
-        cli_clear_interrupt();
-        note(c, "stopped");
-    }
     say_once_when_full(c);
-    rc = chat_template_end(c->template, c->model, &t->answer, err);
+    rc = draw(c, &g, err);
+    if (rc)
+        goto out;
+    c->total_tokens += g.n_tokens;
+    c->total_seconds += g.seconds;
+    if (g.end == RUNT_END_CALLER)
+        rc = stopped(c, err);
+    say_once_when_full(c);
 out:
-    stream_free(&s);
-    mem_free(tokens.ids);
+    runt_free(ids);
     return rc;
 }
 
@@ -288,6 +312,18 @@ static const char help[] =
     "/bye             leave (Ctrl-D too)\n"
     "Ctrl-C stops an answer; at the prompt it leaves.\n";
 
+static int regenerate(struct chat *c, struct runt_err *err)
+{
+    size_t n = c->said.n;
+    if (n && !strcmp(c->said.messages[n - 1].role, "assistant"))
+        conversation_cut(&c->said, --n);
+    if (n == conversation_n_system(&c->said)) {
+        note(c, "nothing was said yet");
+        return 0;
+    }
+    return answer(c, err);
+}
+
 static int command(struct chat *c, const char *line, struct runt_err *err)
 {
     char word[32] = "", name[32] = "", value[64] = "";
@@ -307,12 +343,7 @@ static int command(struct chat *c, const char *line, struct runt_err *err)
     } else if (!strcmp(word, "/set")) {
         return set(c, name, value, err);
     } else if (!strcmp(word, "/regen")) {
-        if (!c->n_turns) {
-            note(c, "nothing was said yet");
-            return 0;
-        }
-        c->turns[c->n_turns - 1].answer.n = 0;
-        return answer(c, err);
+        return regenerate(c, err);
     } else {
         note(c, "no such command; /help lists them");
     }
@@ -332,7 +363,7 @@ static void greet(struct chat *c)
                  runt_session_n_ctx(c->timeline.session));
         note(c, text);
     }
-    if (!strcmp(c->template->name, "none") && strcmp(c->o.template_name, "none"))
+    if (c->template == runt_template_find("none") && strcmp(c->o.template_name, "none"))
         note(c, info.chat_template
                     ? "the model's chat template is none that runt knows: it continues "
                       "your text; --template names another"
@@ -341,16 +372,11 @@ static void greet(struct chat *c)
 
 static void choose_template(struct chat *c)
 {
-    struct runt_model_info info;
-    runt_model_info(c->model, &info);
-    if (strcmp(c->o.template_name, "auto")) {
-        c->template = chat_template_find(c->o.template_name);
-        return;
-    }
-    if (info.chat_template)
-        c->template = chat_template_detect(info.chat_template);
+    c->template = strcmp(c->o.template_name, "auto")
+                      ? runt_template_find(c->o.template_name)
+                      : runt_template_of(c->model);
     if (!c->template)
-        c->template = chat_template_find("none");
+        c->template = runt_template_find("none");
 }
 
 static int talk(struct chat *c, struct runt_err *err)
@@ -370,7 +396,7 @@ static int talk(struct chat *c, struct runt_err *err)
             rc = text ? command(c, text, err) : err_nomem(err, "a line");
             mem_free(text);
         } else if (n) {
-            rc = add_turn(c, line, n, err);
+            rc = conversation_add(&c->said, "user", line, n, err);
             if (!rc)
                 rc = answer(c, err);
         }
@@ -402,8 +428,7 @@ int chat_run(const char *path, const struct chat_options *o, struct runt_err *er
         if (rc == RUNT_E_FORMAT)
             err_prefix(err, "%s", path);
     }
-    forget_all(&c);
-    mem_free(c.turns);
+    conversation_free(&c.said);
     line_input_close(c.input);
     timeline_close(&c.timeline);
     runt_model_free(c.model);

@@ -9,7 +9,7 @@
 
 struct chat_options {
     struct cli_sampler sampler;
-    const char *template_name; /* auto, none, turns, chatml */
+    const char *template_name; /* auto, or one that runt_template_find knows */
     const char *cache;         /* file that keeps the conversation computed, or NULL */
     const char *kv_name;       /* --kv; chat_check makes kv of it */
     enum runt_kv kv;
@@ -38,7 +38,8 @@ int chat_check(const struct cli_verb *v, struct chat_options *o);
          &(c).template_name,                                                         \
          "NAME",                                                                     \
          "auto (from the file), "                                                    \
-         "none (plain continuation), turns (User:/Bot:), chatml",                    \
+         "none (plain continuation), turns (User:/Bot:), chatml, alpaca, human, "    \
+         "zephyr, dialogpt",                                                         \
          0,                                                                          \
          0},                                                                         \
         {"--prompt-cache",                                                           \

@@ -64,6 +64,9 @@ int cli_parse(const struct cli_verb *v, struct cli_option *options, int argc,
               char **argv, size_t min_pos, size_t max_pos, struct cli_args *args);
 void cli_free(struct cli_option *options, struct cli_args *args);
 
+/* "63MB", "1.5GB", "2000": a number of bytes, of at most max; false when it is none. */
+bool cli_size_parse(const char *text, uint64_t max, uint64_t *out);
+
 /* Levenshtein distance of names of at most 63 bytes. */
 size_t cli_edit_distance(const char *a, const char *b);
 

@@ -3,9 +3,9 @@
 
 #include "base/err.h"
 #include "base/file.h"
-#include "cli/chat_template.h"
 #include "cli/convert.h"
 #include "model/model_vocab.h"
+#include "talk/talk.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -512,7 +512,7 @@ static int write_meta(void *ctx, struct gguf_writer *w, struct runt_err *err)
         gguf_set_str(w, "general.architecture", "gpt2", 4);
     }
     if (s->mask_prompts || data_get_stats(s->data)->messages) {
-        const char *jinja = chat_template_find("turns")->jinja;
+        const char *jinja = talk_template_jinja(runt_template_find("turns"));
         gguf_set_str(w, "tokenizer.chat_template", jinja, strlen(jinja));
     }
     return rc;

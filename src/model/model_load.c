@@ -298,6 +298,8 @@ int runt_model_load(const char *path, runt_model **out, struct runt_err *err)
     pool_destroy(pool);
     if (!rc)
         rc = load_tokenizer(m, err);
+    if (!rc)
+        rc = model_tokens_new(&m->tokens, err);
     if (!rc) {
         m->name = meta_string(m->file, "general.name");
         m->chat_template = meta_string(m->file, "tokenizer.chat_template");
@@ -324,6 +326,7 @@ void runt_model_free(runt_model *m)
     }
     cpu_matrix_free(&m->head);
     gguf_close(m->file);
+    model_tokens_free(m->tokens);
     tok_destroy(m->tok);
     arena_free(&m->vectors);
     mem_free(m->blocks);
