@@ -157,8 +157,8 @@
         await models.refresh();
         break;
       } catch (e) {
-        showAway(e.kind === 'away' ? 'The server at ' + location.host + ' does not answer. ' +
-          'This page looks for it every few seconds.' : e.message);
+        showAway(e.kind === 'away' ? 'No answer from ' + location.host +
+          '. The page looks for it every few seconds.' : e.message);
       }
       await new Promise((resolve) => setTimeout(resolve, wait));
     }

@@ -92,7 +92,7 @@ const chat = (() => {
     const last = current.messages.findLast((x) => x.role === 'assistant');
     const total = last && message.shown(last).total;
     $('context').textContent = total && m?.context
-      ? total + ' of ' + m.context + ' tokens of context' : '';
+      ? 'Context: ' + total + ' of ' + m.context + ' tokens' : '';
     $('context').classList.toggle('bad', total >= 0.9 * m?.context);
   }
 
@@ -107,11 +107,12 @@ const chat = (() => {
     if ($('empty').hidden) return;
     const plain = m?.tells && !m.template;
     $('empty-title').textContent = plain ? 'Begin a text' : 'Say something';
-    $('empty-facts').textContent = !m ? '' : [m.id, words.bytes(m.bytes), words.bits(m.bits) +
-      ' per weight', m.context ? m.context + ' tokens of context' : ''].filter(Boolean).join(' · ');
+    $('empty-facts').textContent = !m ? '' : [m.id, m.bytes && words.bytes(m.bytes),
+      m.bits && words.bits(m.bits) + ' per weight', m.context && m.context + ' tokens of context']
+      .filter(Boolean).join(' · ');
     $('empty-note').textContent = plain
       ? 'This model has no chat template: it continues what you write.'
-      : 'The model runs on the server of this page. What you write is kept in this browser.';
+      : 'It runs on the server of this page. Conversations are kept in this browser.';
     $('ideas').replaceChildren(...IDEAS[plain ? 'goOn' : 'talk'].map((text) =>
       make('li', {}, make('button', {type: 'button', click: () => takeIdea(text)}, text))));
   }

@@ -34,14 +34,14 @@ function iconButton(name, label, click) {
 const words = {
   // 2617152: 2.6 MB
   bytes(n) {
-    if (!(n >= 0)) return '– MB';
+    if (!(n >= 0) || n === null) return '–';
     const units = ['bytes', 'kB', 'MB', 'GB', 'TB'];
     let k = 0;
     for (; n >= 999.5 && k < units.length - 1; k++) n /= 1000;
     return (k && n < 9.95 ? n.toFixed(1) : Math.round(n)) + ' ' + units[k];
   },
-  bits(x) { return (x > 0 ? x.toFixed(1) : '–') + ' bits'; },
-  rate(x) { return (!(x > 0) ? '–' : x < 9.95 ? x.toFixed(1) : Math.round(x)) + ' tok/s'; },
+  bits(x) { return x > 0 ? x.toFixed(x < 9.995 ? 2 : 1) + ' bits' : '–'; },
+  rate(x) { return x > 0 ? (x < 9.95 ? x.toFixed(1) : Math.round(x)) + ' tok/s' : '–'; },
   count(n, one) { return n + ' ' + one + (n === 1 ? '' : 's'); },
 };
 
@@ -157,7 +157,7 @@ function saveFile(name, text) {
 // As high as its text, up to what its style allows.
 function fitHeight(box) {
   box.style.height = 'auto';
-  box.style.height = box.scrollHeight + 2 + 'px';
+  box.style.height = box.scrollHeight + box.offsetHeight - box.clientHeight + 'px';
 }
 
 // Keyboards on screens come up when a box has the focus: nobody wants that unasked.
@@ -165,10 +165,11 @@ function focusBox(box) {
   if (matchMedia('(pointer: fine)').matches) box.focus();
 }
 
-// Put a popover beside the button that opened it, wholly in sight.
-function placeBeside(popover, button) {
+// Put a popover under the button that opened it, or over it, wholly in sight; `end`: they end
+// at the same place instead of beginning there.
+function placeBeside(popover, button, end = false) {
   const b = button.getBoundingClientRect(), p = popover.getBoundingClientRect();
-  const left = Math.min(Math.max(b.left, 8), innerWidth - p.width - 8);
+  const left = Math.min(end ? b.right - p.width : b.left, innerWidth - p.width - 8);
   const below = b.bottom + 4 + p.height <= innerHeight - 8;
   popover.style.left = Math.max(left, 8) + 'px';
   popover.style.top = (below ? b.bottom + 4 : Math.max(b.top - 4 - p.height, 8)) + 'px';

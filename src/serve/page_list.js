@@ -35,7 +35,7 @@ const chats = (() => {
 
   $('chat-menu').addEventListener('toggle', (e) => {
     if (e.newState !== 'open' || !chosen) return;
-    placeBeside($('chat-menu'), rowOf(chosen)?.lastChild ?? $('chats'));
+    placeBeside($('chat-menu'), rowOf(chosen)?.lastChild ?? $('chats'), true);
     $('chat-menu').querySelector('button').focus();
   });
   $('chat-menu').addEventListener('click', (e) => {

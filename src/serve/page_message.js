@@ -67,7 +67,8 @@ const message = (() => {
     if (ending(answer, context)) under.append(problem(m, answer, act, context));
     const tools = make('div', {class: 'row'}, versionButtons(m, act));
     if (answer.content) tools.append(iconButton('copy', 'Copy', () => copyText(answer.content)));
-    tools.append(iconButton('again', 'Answer again', () => act.again(m)));
+    if (answer.end !== 'error')
+      tools.append(iconButton('again', 'Answer again', () => act.again(m)));
     tools.append(make('span', {class: 'figures'}, figures(answer)));
     under.append(tools);
   }
@@ -107,7 +108,7 @@ const message = (() => {
       }},
     box,
     make('div', {class: 'buttons'},
-      make('span', {class: 'soft'}, 'What follows it is answered anew.'),
+      make('span', {class: 'soft'}, 'The answer, and what follows it, is written anew.'),
       make('button', {class: 'quiet', type: 'button', click: () => done(null)}, 'Cancel'),
       make('button', {class: 'main', type: 'submit'}, 'Send')));
     return {form, box};

@@ -31,8 +31,8 @@ const models = (() => {
   }
 
   function facts(m) {
-    return words.bytes(m.bytes) + ' · ' + words.bits(m.bits) +
-      (m.rate ? ' · ' + words.rate(m.rate) : '');
+    return [words.bytes(m.bytes), words.bits(m.bits), words.rate(m.rate)]
+      .filter((figure) => figure !== '–').join(' · ');
   }
 
   // ---- the picker ----

@@ -15,7 +15,7 @@ const panel = (() => {
       hint: 'Only those at least this fraction as likely as the likeliest; 0: all.'},
     {key: 'repeat_penalty', label: 'Repeat penalty', min: 0.5, max: 2, step: 0.05, usual: 1,
       hint: 'Above 1, tokens seen lately become less likely.'},
-    {key: 'repeat_last_n', label: 'How lately', min: 0, max: 4096, slide: 512, step: 1, usual: 64,
+    {key: 'repeat_last_n', label: 'Penalty window', min: 0, max: 4096, slide: 512, step: 1, usual: 64,
       hint: 'Tokens that the penalties look back on.'},
     {key: 'frequency_penalty', label: 'Frequency penalty', min: -2, max: 2, step: 0.1, usual: 0,
       hint: 'Against each time a token was used.'},

@@ -80,16 +80,15 @@ const small = (() => {
       make('h3', {}, m.id),
       bar,
       make('dl', {},
-        figure('Size', words.bytes(m.bytes), part),
-        figure('Per weight', words.bits(m.bits)),
-        make('div', {}, make('dt', {}, 'Speed'), c.rate)),
+        figure('Size', make('dd', {}, words.bytes(m.bytes), make('span', {class: 'unseen'}, part))),
+        figure('Per weight', make('dd', {}, words.bits(m.bits))),
+        figure('Speed', c.rate)),
       c.text, c.note, c.talk);
     return c;
   }
 
-  function figure(name, value, more = '') {
-    return make('div', {}, make('dt', {}, name), make('dd', {}, value,
-      more ? make('span', {class: 'unseen'}, more) : ''));
+  function figure(name, value) {
+    return make('div', {}, make('dt', {}, name), value);
   }
 
   function versionOf(c) {

@@ -3,9 +3,11 @@
 //
 //   const mock = await Mock.start();
 //   mock.reply = (body, n) => ({pieces: ['a', 'b'], delay: 5})   // of the n-th question
-//     status, error, headers  refuse it         pieces, delay (ms)  stream it
+//     status, error, headers  refuse it         pieces, delay (ms)  stream it; a promise among
+//                                                                   the pieces is waited for
 //     usage, end              how it ends       cut                 hang up after the pieces
-//     fault                   an error event    hold                a promise to wait for
+//     fault                   an error event    raws                bytes instead of an end
+//     raw                     bytes instead of an error's JSON
 import {readFileSync} from 'node:fs';
 import http from 'node:http';
 import {dirname, join} from 'node:path';
@@ -121,12 +123,13 @@ export class Mock {
       gone = true;
       if (!r.writableEnded) this.left++;
     });
-    if (how.hold) await how.hold;
     r.writeHead(200, {'Content-Type': 'text/event-stream; charset=utf-8'});
     r.flushHeaders();
-    for (const [k, content] of pieces.entries()) {
+    put(choice({role: 'assistant', content: ''}));
+    for (const piece of pieces) {
+      const content = await piece;
       if (gone) return;
-      put(choice(k ? {content} : {role: 'assistant', content}));
+      if (typeof content === 'string') put(choice({content}));
       if (how.delay) await sleep(how.delay);
     }
     if (how.cut) {
