@@ -132,10 +132,10 @@ const api = (() => {
         if (done) return;
         const lines = (rest + value).split('\n');
         rest = lines.pop();
-        if (rest.length > MAX_LINE)
-          throw new Failure('broken', 'The server sent a line without an end.');
         for (const line of lines)
           if (line.startsWith('data:')) yield line.slice(5).trim();
+        if (rest.length > MAX_LINE)
+          throw new Failure('broken', 'The server sent a line without an end.');
       }
     } finally {
       reader.cancel().catch(() => {});

@@ -6,6 +6,7 @@ const chat = (() => {
   const SAVE_EVERY = 1000; // ms, while an answer is written
   const jobs = new Map();  // id of a chat: the job that writes into it
   let settings = null, current = null, onSaved = () => {};
+  let leaving = false; // the page goes, and with it every connection
   let elements = new Map(); // message: its element
   let following = true;     // the newest line is kept in sight
 
@@ -236,12 +237,21 @@ const chat = (() => {
     try {
       finish(job, await ask(job));
     } catch (e) {
+      if (leaving) return;
       fail(job, e);
       if (!(e instanceof Failure)) throw e;
     } finally {
-      if (jobs.get(job.chat.id) === job) over(job);
+      if (!leaving && jobs.get(job.chat.id) === job) over(job);
     }
   }
+
+  // What is half written is kept as such.  A page that comes back out of the browser's cache
+  // has lost its connections.
+  addEventListener('pagehide', () => {
+    leaving = true;
+    for (const job of jobs.values()) store.put(job.chat);
+  });
+  addEventListener('pageshow', (e) => { if (e.persisted) location.reload(); });
 
   function over(job) {
     const answer = job.answer, end = message.ending(answer, contextOf(answer));
@@ -252,7 +262,7 @@ const chat = (() => {
       showState();
       say(answer.content ? answer.model + ' answered: ' + answer.content + ' ' + end : end);
     }
-    if (answer.end !== 'error') models.refresh().catch(() => {}); // its speed has changed
+    models.refresh().catch(() => {}); // its speed has changed, or the list has
   }
 
   // Write an answer into message `m` of conversation `c`, a new version of it.

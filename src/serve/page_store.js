@@ -109,8 +109,8 @@ const store = (() => {
   // ---- conversations ----
 
   function load(id) {
-    const chat = cleanChat(read(PREFIX + id));
-    if (chat) kept.set(id, {...chat, id});
+    const chat = id ? cleanChat(read(PREFIX + id)) : null;
+    if (chat?.messages.length) kept.set(id, {...chat, id});
     else kept.delete(id);
     return chat;
   }

@@ -8,6 +8,7 @@
 //     usage, end              how it ends       cut                 hang up after the pieces
 //     fault                   an error event    raws                bytes instead of an end
 //     raw                     bytes instead of an error's JSON
+//     bytes                   a whole stream, byte by byte
 import {readFileSync} from 'node:fs';
 import http from 'node:http';
 import {dirname, join} from 'node:path';
@@ -101,7 +102,14 @@ export class Mock {
     }
     this.asked.push(body);
     const how = this.reply(body, this.asked.length) ?? {};
-    if (how.raw !== undefined) {
+    if (how.bytes) {
+      r.writeHead(200, {'Content-Type': 'text/event-stream'});
+      for (const byte of how.bytes) {
+        r.write(Buffer.from([byte]));
+        await sleep(1);
+      }
+      r.end();
+    } else if (how.raw !== undefined) {
       r.writeHead(how.status, how.headers);
       r.end(how.raw);
     } else if (how.status) {
