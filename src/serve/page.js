@@ -58,7 +58,7 @@
     $('side').hidden = !side;
     $('panel').hidden = !panel;
     $('scrim').hidden = !over;
-    $('stage').inert = over;
+    $('stage').inert = document.querySelector('.skip').inert = over;
     $('side').inert = tight.matches && panel;
     $('side-toggle').setAttribute('aria-expanded', String(side));
     $('panel-toggle').setAttribute('aria-expanded', String(panel));
@@ -237,8 +237,8 @@
 
   function listChanged() {
     panel.setDefaults(models.nearest(settings.model)?.sampler ?? {});
+    chat.showState();
     if (isSmall()) small.show();
-    else chat.showState();
   }
 
   api.onKey(askKey);

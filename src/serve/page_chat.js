@@ -83,7 +83,7 @@ const chat = (() => {
     $('send').disabled = !$('box').value.trim();
     $('box').placeholder = m && m.tells && !m.template ? 'Write a beginning; the model goes on'
       : 'Write a message';
-    document.title = current.title ? current.title + ' – runt' : 'runt';
+    if (!$('chat').hidden) document.title = current.title ? current.title + ' – runt' : 'runt';
     models.display(m?.id ?? null);
     showContext(m);
     showEmpty(m);
@@ -347,13 +347,13 @@ const chat = (() => {
   function edit(m) {
     if (jobs.has(current.id)) stop();
     const e = elements.get(m);
-    const {form, box} = message.editor(m.content, (text) => {
+    const {row, box} = message.editor(m.content, (text) => {
       if (text === null) {
-        form.replaceWith(e);
+        row.replaceWith(e);
         e.querySelector('[aria-label^=Edit]').focus();
       } else editDone(m, text);
     });
-    e.replaceWith(form);
+    e.replaceWith(row);
     fitHeight(box);
     box.focus();
     box.setSelectionRange(box.value.length, box.value.length);

@@ -75,14 +75,14 @@ const message = (() => {
 
   function answerElement() {
     return make('li', {class: 'answer'},
-      make('h3', {class: 'who'}), make('div', {class: 'text'}), make('div', {class: 'tools'}));
+      make('h2', {class: 'who'}), make('div', {class: 'text'}), make('div', {class: 'tools'}));
   }
 
   // ---- what the person said ----
 
   function userElement(m, act) {
     return make('li', {class: 'said'},
-      make('h3', {class: 'unseen'}, 'You'),
+      make('h2', {class: 'unseen'}, 'You'),
       make('div', {class: 'text'}, make('p', {}, m.content)),
       make('div', {class: 'tools'}, make('div', {class: 'row'},
         iconButton('copy', 'Copy', () => copyText(m.content)),
@@ -95,7 +95,7 @@ const message = (() => {
       input: () => fitHeight(box)});
     const save = () => { if (box.value.trim()) done(box.value.trim()); };
     box.value = text;
-    const form = make('form', {class: 'editor', submit: (e) => { e.preventDefault(); save(); },
+    const form = make('form', {submit: (e) => { e.preventDefault(); save(); },
       keydown: (e) => {
         if (e.key === 'Escape') {
           e.stopPropagation();
@@ -111,11 +111,11 @@ const message = (() => {
       make('span', {class: 'soft'}, 'The answer, and what follows it, is written anew.'),
       make('button', {class: 'quiet', type: 'button', click: () => done(null)}, 'Cancel'),
       make('button', {class: 'main', type: 'submit'}, 'Send')));
-    return {form, box};
+    return {row: make('li', {class: 'editor'}, form), box};
   }
 
   function divider() {
-    return make('li', {class: 'divider', role: 'note'},
+    return make('li', {class: 'divider'},
       'The context is full: the model no longer sees what stands above.');
   }
 

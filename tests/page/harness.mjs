@@ -122,7 +122,7 @@ export class Stage {
   // [[who, text], ...]
   async messages() {
     return this.page.$$eval('#messages > li:not(.divider)', (list) => list.map((li) => [
-      li.querySelector('h3').textContent, li.querySelector('.text').innerText.trim()]));
+      li.querySelector('h2').textContent, li.querySelector('.text').innerText.trim()]));
   }
 
   async texts() {
@@ -169,7 +169,7 @@ export class Stage {
       if (document.documentElement.scrollWidth > innerWidth) found.push('the page is scrolled');
       for (const e of document.querySelectorAll('body *')) {
         const r = e.getBoundingClientRect();
-        if (!r.width || !r.height || e.closest('svg, .unseen, .skip, pre, [inert]')) continue;
+        if (!r.width || !r.height || e.closest('svg, .unseen, .skip, pre, input, [inert]')) continue;
         if (getComputedStyle(e).visibility === 'hidden') continue;
         const name = e.tagName + '#' + e.id + '.' + e.className;
         if (r.right > innerWidth + 0.5 || r.left < -0.5) found.push(name + ' ' + r.left + '-' + r.right);
