@@ -36,7 +36,6 @@ const chats = (() => {
   $('chat-menu').addEventListener('toggle', (e) => {
     if (e.newState !== 'open' || !chosen) return;
     placeBeside($('chat-menu'), rowOf(chosen)?.lastChild ?? $('chats'), true);
-    $('chat-menu').querySelector('button').focus();
   });
   $('chat-menu').addEventListener('click', (e) => {
     const what = e.target.closest('button')?.dataset.do, c = store.get(chosen);

@@ -40,7 +40,7 @@ const models = (() => {
   function row(m) {
     const input = make('input', {type: 'radio', name: 'model', value: m.id,
       change: () => choose(m.id)});
-    input.checked = m.id === chosen;
+    input.checked = input.autofocus = m.id === chosen; // of the popover, when it opens
     return make('label', {class: 'option',
       click: (e) => { if (e.detail && e.target !== input) $('models').hidePopover(); }},
     input,
@@ -68,9 +68,7 @@ const models = (() => {
   }
 
   $('models').addEventListener('toggle', (e) => {
-    if (e.newState !== 'open') return;
-    placeBeside($('models'), $('model'));
-    $('model-list').querySelector(':checked')?.focus();
+    if (e.newState === 'open') placeBeside($('models'), $('model'));
   });
   $('models').addEventListener('keydown', (e) => {
     if (e.key === 'Enter') {

@@ -88,7 +88,7 @@ const states = {
 };
 
 async function axe(s) {
-  await s.page.addScriptTag({path: AXE}).catch(() => {}); // the policy allows inline scripts
+  if (!await s.page.evaluate(() => 'axe' in window)) await s.page.addScriptTag({path: AXE});
   const found = await s.page.evaluate(async () => (await axe.run(document, {
     runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice']}))
     .violations.map((v) => [v.id, v.help, v.nodes.map((n) => n.html.slice(0, 160) + ' ' +
@@ -97,11 +97,12 @@ async function axe(s) {
 }
 
 for (const [name, reach] of Object.entries(states)) {
-  for (const scheme of ['light', 'dark'])
-    test(`axe finds nothing: ${name}, ${scheme}`, async (s) => {
-      await reach(s);
-      await axe(s);
-    }, {colorScheme: scheme, reducedMotion: 'reduce'});
+  test(`axe finds nothing: ${name}`, async (s) => {
+    await reach(s);
+    await axe(s);
+    await s.page.emulateMedia({colorScheme: 'dark'});
+    await axe(s);
+  }, {reducedMotion: 'reduce'});
   test(`360 pixels are enough: ${name}`, async (s) => {
     await reach(s);
     await s.fits();

@@ -4,6 +4,7 @@
 // Content-Security-Policy forbids.
 //
 //   RUNT_NPM       the folder that has node_modules
+//   RUNT_URL       a server to use in place of the mock
 //   RUNT_CHROMIUM  the browser
 //   RUNT_SLOW      how much longer everything may take
 import assert from 'node:assert/strict';
@@ -60,11 +61,10 @@ export class Stage {
     this.complaints = [];
   }
 
-  // The mock's page, or that of the server at `options.url`.
   async start() {
-    const {url, before, ...more} = this.options;
+    const {before, ...more} = this.options, url = process.env.RUNT_URL;
     this.mock = url ? null : await Mock.start();
-    this.url = url ?? this.mock.url;
+    this.url = url || this.mock.url;
     this.context = await this.browser.newContext({viewport: WIDE, ...more});
     this.context.setDefaultTimeout(PATIENCE);
     await this.context.exposeBinding('complain', (_, text) => this.complaints.push(text));
