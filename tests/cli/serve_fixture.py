@@ -28,7 +28,7 @@ def slow():
     """NAME=MODEL of one that takes a while: 250 tokens of it are some seconds."""
     p = path("slow.gguf")
     if not os.path.exists(p):
-        layers, heads, embd = ("3", "4", "256") if SANITIZE else ("12", "12", "768")
+        layers, heads, embd = ("3", "4", "256") if SANITIZE else ("12", "6", "384")
         runt("init", "gpt2", "--layers", layers, "--heads", heads, "--embd", embd,
              "--vocab", "4096", "--context", "1024", "--seed", "1", "-o", p)
     return "tiny=" + p

@@ -170,6 +170,8 @@ def cors():
         assert r.status == 200 and "access-control-allow-origin" not in r.headers, r
         r = server.ask("OPTIONS", "/v1/models", headers={"Origin": origin})
         assert r.status == 403 and "access-control-allow-origin" not in r.headers, r
+    r = server.ask("OPTIONS", "/v1/models")
+    assert r.status == 204 and "GET" in r.headers["allow"], r
     with Server("--cors", "*") as s:
         r = s.get("/health", headers={"Origin": "https://any.example"})
         assert r.headers["access-control-allow-origin"] == "*", r.headers
