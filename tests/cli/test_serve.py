@@ -11,8 +11,8 @@ import sys
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from serve_fixture import Server, TINY, tiny
-from tap import case, fails, main, misuse, path, runt, test, write
+from serve_fixture import Server, TINY, main, tiny
+from tap import case, fails, misuse, path, runt, test, write
 
 server = None
 

@@ -8,8 +8,8 @@ import subprocess
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from serve_fixture import Server, slow, tiny
-from tap import ROOT, SLOW, Skip, case, main, runt, test
+from serve_fixture import Server, main, slow, tiny
+from tap import ROOT, SLOW, Skip, case, runt, test
 
 FOLDER = os.path.join(ROOT, "build", "client")
 FILES = os.path.join(ROOT, "tests", "client")

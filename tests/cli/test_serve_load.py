@@ -9,8 +9,8 @@ import subprocess
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from serve_fixture import Server, tiny
-from tap import ROOT, SANITIZE, SLOW, Skip, main, note, runt, test
+from serve_fixture import Server, main, tiny
+from tap import ROOT, SANITIZE, SLOW, Skip, note, runt, test
 
 LONG = os.environ.get("RUNT_LONG") == "1"
 CLIENTS = 64

@@ -17,8 +17,8 @@ import threading
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from serve_fixture import Server, ask_on, events_of, slow
-from tap import ROOT, SLOW, TMP, Skip, case, main, note, path, test, write
+from serve_fixture import Server, ask_on, events_of, main, slow
+from tap import ROOT, SLOW, TMP, Skip, case, note, path, test, write
 
 EXTRA = os.path.join(ROOT, "build", "proxies")
 LONG = os.environ.get("RUNT_LONG") == "1"

@@ -11,8 +11,8 @@ import threading
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from serve_fixture import SLOW, Server, ask_on, events_of, read_reply, slow
-from tap import ROOT, case, main, test
+from serve_fixture import SLOW, Server, ask_on, events_of, main, read_reply, slow
+from tap import ROOT, case, test
 
 LONG = {"prompt": [5, 6, 7], "max_tokens": 250, "temperature": 0, "ignore_eos": True}
 
