@@ -7,7 +7,9 @@
 
 #include <inttypes.h>
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 const char *train_view_time(double seconds, char buf[static 32])
@@ -34,7 +36,8 @@ void train_view_done(const struct train_view *v)
 }
 
 /* The figures of a step; without the loss before the first. */
-static void figures(const struct train_view *v, const struct trainer_step *s, FILE *f)
+static void figures(const struct train_view *v, const struct trainer_step *s, FILE *f,
+                    bool stays)
 {
     char left[32];
     fprintf(f, "step %*" PRIu64 "/%" PRIu64,
@@ -44,7 +47,7 @@ static void figures(const struct train_view *v, const struct trainer_step *s, FI
     if (!isnan(s->val_loss))
         fprintf(f, "  validation %.4f%s", s->val_loss,
                 s->step && s->val_loss <= s->val_best ? " (best)" : "");
-    else if (f == stderr && isfinite(s->val_best))
+    else if (!stays && isfinite(s->val_best))
         fprintf(f, "  best %.4f", s->val_best);
     if (isnan(s->loss))
         return;
@@ -57,6 +60,24 @@ static void figures(const struct train_view *v, const struct trainer_step *s, FI
             train_view_time((cli_seconds() - v->begin) / (double)(s->step - v->first) *
                                 (double)(s->steps - s->step),
                             left));
+}
+
+/* On a terminal, in place of the line before: a longer one would wrap, and only its
+ * last row could be erased. */
+static void live_figures(const struct train_view *v, const struct trainer_step *s)
+{
+    struct winsize size = {0};
+    char *line = NULL;
+    size_t n = 0;
+    FILE *f = open_memstream(&line, &n);
+    if (!f)
+        return;
+    figures(v, s, f, false);
+    fclose(f);
+    if (!ioctl(STDERR_FILENO, TIOCGWINSZ, &size) && size.ws_col && n >= size.ws_col)
+        n = size.ws_col - 1u;
+    fprintf(stderr, "%.*s", (int)n, line);
+    free(line);
 }
 
 /* What the weights write now: through a file, as every other verb would. */
@@ -114,14 +135,14 @@ int train_view_step(void *ctx, const struct trainer_step *s)
         bool stays = !isnan(s->val_loss) || s->step == s->steps ||
                      (s->step && s->step % v->line_every == 0);
         if (stays) {
-            figures(v, s, stdout);
+            figures(v, s, stdout, true);
             putchar('\n');
         }
         if (s->step && v->sample_every && s->step % v->sample_every == 0)
             sample(v, s->step);
         fflush(stdout);
         if (live(v) && !stays)
-            figures(v, s, stderr);
+            live_figures(v, s);
     }
     return cli_interrupted();
 }

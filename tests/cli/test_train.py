@@ -1,18 +1,24 @@
 #!/usr/bin/env python3
 """train through the program: it learns, its files are models, a run that is stopped
 anywhere ends in the same bytes, and what is refused.  Prints TAP."""
+import fcntl
 import glob
 import json
 import os
+import pty
 import random
+import re
 import resource
+import shutil
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from tap import ROOT, RUNT, SLOW, Skip, case, environment, fails, main, misuse, path, read, runt, test
+from tap import ROOT, RUNT, SANITIZE, Skip, case, environment, fails, main, misuse, path, read, runt, test
 
 TINY = os.path.join(ROOT, "models", "tiny-gpt2")
 
@@ -127,6 +133,25 @@ def the_same_bytes():
         assert "cached" in train("cached", "--steps", "1").out
 
 
+def killed(out, how, seconds, most):
+    """A run that is killed at random moments, `most` times at most, and resumed to its end;
+    how often it was."""
+    kills = 0
+    while kills < most:
+        p = subprocess.Popen([RUNT, *arguments(out, *how), "--resume"],
+                             env=environment(), stderr=subprocess.DEVNULL)
+        try:
+            p.wait(random.uniform(0.01, seconds))
+            assert p.returncode == 0
+            return kills
+        except subprocess.TimeoutExpired:
+            p.kill()
+            p.wait()
+            kills += 1
+    train(out, *how, "--resume")
+    return kills
+
+
 @test
 def stopped_and_resumed():
     need_products()
@@ -136,25 +161,16 @@ def stopped_and_resumed():
     train("whole", *how)
     whole = time.monotonic() - begin
     random.seed(3)
-    kills = 3 if SLOW else 8
+    kills = int(os.environ.get("RUNT_KILLS") or (3 if SANITIZE else 8))
     with case("killed %d times" % kills):
         while kills:
-            p = subprocess.Popen([RUNT, *arguments("killed", *how), "--resume"],
-                                 env=environment(), stderr=subprocess.DEVNULL)
-            try:
-                p.wait(random.uniform(0.01, whole))
-                assert p.returncode == 0
-                break
-            except subprocess.TimeoutExpired:
-                p.kill()
-                p.wait()
-                kills -= 1
-        train("killed", *how, "--resume")
-        assert read(path("killed/model.gguf")) == read(path("whole/model.gguf"))
-        a, b = ([{k: v for k, v in x.items() if k != "tokens_per_second"} for x in log(out)]
-                for out in ("whole", "killed"))
-        assert a == b
-        assert sorted(os.listdir(path("killed"))) == sorted(os.listdir(path("whole")))
+            shutil.rmtree(path("killed"), ignore_errors=True)
+            kills -= killed("killed", how, whole, kills)
+            assert read(path("killed/model.gguf")) == read(path("whole/model.gguf"))
+            a, b = ([{k: v for k, v in x.items() if k != "tokens_per_second"} for x in log(out)]
+                    for out in ("whole", "killed"))
+            assert a == b
+            assert sorted(os.listdir(path("killed"))) == sorted(os.listdir(path("whole")))
     with case("interrupted"):
         p = subprocess.Popen([RUNT, *arguments("int", *how[:-1], "--steps", "100000")],
                              env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -282,6 +298,22 @@ def runs_that_go_wrong():
                            env=environment(), capture_output=True, preexec_fn=limit)
         assert p.returncode == 1 and p.stderr.count(b"\n") == 1 and b"step-" in p.stderr, p
         assert sorted(os.listdir(path("full"))) == ["log.jsonl"], os.listdir(path("full"))
+    with case("the live line fits a narrow terminal"):
+        master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 30, 0, 0))
+        p = subprocess.Popen([RUNT, *arguments("view", "--steps", "60", "--eval-every", "0")],
+                             env=environment(), stdout=subprocess.DEVNULL, stderr=slave)
+        os.close(slave)
+        shown = b""
+        while True:
+            try:
+                shown += os.read(master, 4096)
+            except OSError:  # the other end is closed
+                break
+        os.close(master)
+        assert p.wait() == 0
+        lines = re.split(rb"\r\x1b\[K", shown)
+        assert max(map(len, lines)) == 29 and b"step  5/60  loss" in shown, lines
     with case("two runs in one folder"):
         p = subprocess.Popen([RUNT, *arguments("two", "--steps", "100000")], env=environment(),
                              stdout=subprocess.PIPE)

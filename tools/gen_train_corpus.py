@@ -1,0 +1,86 @@
+#!/usr/bin/env python3
+"""Seeds for fuzzing what training reads: packed texts, documents, checkpoints
+(tests/fuzz/corpus/unpack, data, checkpoint).  Needs build/runt, and zstd for its seeds.
+
+A checkpoint is one of a run of fuzz_checkpoint.c's shape, made by the program, whole and
+with lies: the keys that follow the model's are found by their names."""
+import gzip
+import json
+import lzma
+import os
+import struct
+import subprocess
+import tempfile
+
+TOP = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
+RUNT = os.path.join(TOP, "build", "runt")
+TEXT = b"User: Who sang?\nBot: A goat.\n<|endoftext|>\nA crow said nothing.\n" * 3
+
+
+def put(target, files):
+    folder = os.path.join(TOP, "tests", "fuzz", "corpus", target)
+    os.makedirs(folder, exist_ok=True)
+    for name, data in files.items():
+        with open(os.path.join(folder, name), "wb") as f:
+            f.write(data)
+
+
+def flipped(data, at):
+    return data[:at] + bytes([data[at] ^ 0x55]) + data[at + 1:]
+
+
+def packed():
+    files = {"plain": TEXT, "empty_xz": lzma.compress(b""), "bomb": gzip.compress(b"a" * 300000)}
+    for name, data in (("gz", gzip.compress(TEXT, mtime=0)), ("xz", lzma.compress(TEXT)),
+                       ("zst", subprocess.run(["zstd", "-c"], input=TEXT, check=True,
+                                              stdout=subprocess.PIPE).stdout)):
+        files |= {name: data, name + "_twice": data * 2, name + "_cut": data[:-5],
+                  name + "_flipped": flipped(data, len(data) // 2), name + "_magic": data[:6],
+                  name + "_tail": data + b"tail"}
+    return files
+
+
+def documents():
+    def line(o):
+        return json.dumps(o).encode() + b"\n"
+    turns = [{"role": "user", "content": "Who sang?"}, {"role": "assistant", "content": "A goat."}]
+    return {"text": TEXT, "marks": b"<|endoftext|>" * 3 + b"\n", "one": b"a",
+            "turns": b"Bot: a\nUser: b\nBot:\nBot: c", "nul": b"a\0b", "empty": b"",
+            "field": line({"text": "A goat."}) + b"\n" + line({"text": ""}),
+            "messages": line({"messages": turns}) + line({"text": turns}),
+            "system": line({"messages": [{"role": "system", "content": " be\nUser: kind "}] + turns}),
+            "roles": line({"messages": [{"role": "tool", "content": "x"}]}),
+            "inner": line({"messages": [{"role": "user", "content": ["x"]}]}),
+            "nothing": line({"other": 1}), "number": line({"text": 1}), "cut": b'{"text": "a',
+            "nul_inside": b'{"text": "a\\u0000b"}\n', "deep": b"[" * 100 + b"]" * 100}
+
+
+def checkpoints():
+    with tempfile.TemporaryDirectory() as d:
+        def run(*args):
+            subprocess.run([RUNT, *args], check=True, cwd=d, stdout=subprocess.DEVNULL,
+                           env=dict(os.environ, XDG_CACHE_HOME=d))
+        with open(os.path.join(d, "t.txt"), "wb") as f:
+            f.write(TEXT * 4)
+        run("tokenizer", "train", "--data", "t.txt", "--vocab", "257", "-o", "tok")
+        run("train", "--data", "t.txt", "--init", "gpt2", "--tokenizer", "tok", "--layers", "1",
+            "--heads", "2", "--embd", "4", "--ff", "8", "--context", "8", "--steps", "2", "--batch",
+            "1", "--val-share", "0", "--out", "run", "-t", "1", "-q")
+        with open(os.path.join(d, "run", "step-00000002.gguf"), "rb") as f:
+            whole = f.read()
+
+    def change(key, old, new):
+        at = whole.index(old, whole.index(key))
+        return whole[:at] + new + whole[at + len(old):]
+    step = b"%016x" % 2
+    return {"whole": whole, "cut": whole[:-200], "flipped": flipped(whole, len(whole) - 99),
+            "step": change(b"train.step", step, b"000000000000000g"),
+            "version": change(b"train.version", struct.pack("<II", 4, 1), struct.pack("<II", 4, 2)),
+            "no_version": whole.replace(b"train.version", b"train.wersion"),
+            "moments": whole.replace(b"m.output_norm.bias", b"m.output_norm.bia_"),
+            "smooth": change(b"train.loss.smooth", b"0x", b"nx")}
+
+
+put("unpack", packed())
+put("data", documents())
+put("checkpoint", checkpoints())
