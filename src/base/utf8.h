@@ -9,6 +9,9 @@
  * (surrogates, overlong forms and values above U+10FFFF included). */
 size_t utf8_len(const char *s, size_t n);
 
+/* The character of a valid sequence of len bytes. */
+uint32_t utf8_code_point(const char *s, size_t len);
+
 /* Bytes at the end of s[0..n) that begin a sequence which more bytes could complete;
  * 0 to 3. */
 size_t utf8_partial(const char *s, size_t n);

@@ -308,7 +308,7 @@ static int run(int argc, char **argv)
         {"--template", NULL, CLI_STR, &s.template, "NAME",
          "auto (from the file), none, turns, chatml", 0, 0},
         {"--ctx-size", "-c", CLI_INT, &s.n_ctx, "N",
-         "context of each answer, 0: the model's", 0, 1 << 20},
+         "context of each answer, at most the model's; 0: that", 0, 1 << 20},
         {"--parallel", NULL, CLI_INT, &s.n_seqs, "N",
          "answers at a time, 0: as many as 1 GiB of cache holds, 64 at most", 0, 1024},
         {"--queue", NULL, CLI_INT, &s.max_waiting, "N",

@@ -8,7 +8,7 @@
 
 enum {
     MIN_COPY = 16, /* tokens that are worth copying a block for */
-    MIN_WAIT = 32  /* tokens that are worth waiting for */
+    MIN_WAIT = 8   /* tokens that are worth waiting for */
 };
 
 static size_t n_common(const int32_t *a, size_t n_a, const int32_t *b, size_t n_b)

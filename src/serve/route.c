@@ -55,8 +55,9 @@ void route_choose(struct exchange *x)
 {
     const struct serve_options *o = x->server->o;
     x->route = x->cut_path ? ROUTE_NONE : find(x->path);
+    const char *origin = http_header(x, "Origin");
     if (!strcmp(x->method, "OPTIONS")) {
-        if (!access_origin(http_header(x, "Origin"), o->origins, o->n_origins))
+        if (origin && !access_origin(origin, o->origins, o->n_origins))
             api_fail(&x->refused, 403, NULL, NULL, "this origin may not ask here");
     } else if (x->route == ROUTE_NONE)
         api_fail(&x->refused, 404, "not_found", NULL, "there is nothing at %s",

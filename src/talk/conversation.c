@@ -5,7 +5,6 @@
 #include "base/file.h"
 #include "base/js.h"
 #include "base/mem.h"
-#include "base/strbuf.h"
 #include "base/utf8.h"
 
 #include <string.h>
@@ -184,36 +183,36 @@ static json_t *to_json(const struct conversation *c, const char *model)
     return NULL;
 }
 
-struct sink {
-    struct file_out *out;
-    int rc;
-    struct runt_err *err;
-};
-
-static int put(const char *bytes, size_t n, void *ctx)
+static int append(const char *bytes, size_t n, void *ctx)
 {
-    struct sink *s = ctx;
-    s->rc = file_out_write(s->out, bytes, n, s->err);
-    return s->rc ? -1 : 0;
+    sb_put(ctx, bytes, n);
+    return 0;
+}
+
+int conversation_write(const struct conversation *c, const char *model,
+                       struct strbuf *out, struct runt_err *err)
+{
+    json_t *root = to_json(c, model);
+    bool ok = root && !json_dump_callback(root, append, out, JSON_INDENT(1));
+    json_decref(root);
+    sb_char(out, '\n');
+    return ok && !out->failed ? 0 : err_nomem(err, "a conversation");
 }
 
 int conversation_save(const struct conversation *c, const char *model, const char *path,
                       struct runt_err *err)
 {
-    struct sink s = {.err = err};
-    json_t *root = to_json(c, model);
-    if (!root)
-        return err_nomem(err, "a conversation");
-    int rc = file_out_open(path, &s.out, err);
-    if (rc)
-        goto out;
-    if (json_dump_callback(root, put, &s, JSON_INDENT(1)) || put("\n", 1, &s)) {
-        rc = s.rc ? s.rc : err_nomem(err, "a conversation");
-        file_out_abort(s.out);
-        goto out;
-    }
-    rc = file_out_commit(s.out, err);
-out:
-    json_decref(root);
+    struct strbuf text = {0};
+    struct file_out *f = NULL;
+    int rc = conversation_write(c, model, &text, err);
+    if (!rc)
+        rc = file_out_open(path, &f, err);
+    if (!rc)
+        rc = file_out_write(f, text.data, text.len, err);
+    if (!rc)
+        rc = file_out_commit(f, err);
+    else
+        file_out_abort(f);
+    sb_free(&text);
     return rc;
 }

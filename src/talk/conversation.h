@@ -3,6 +3,7 @@
 #ifndef RUNT_TALK_CONVERSATION_H
 #define RUNT_TALK_CONVERSATION_H
 
+#include "base/strbuf.h"
 #include "runt/runt.h"
 
 struct conversation {
@@ -28,7 +29,9 @@ void conversation_free(struct conversation *c);
 int conversation_parse(const char *text, size_t n, const char *name,
                        struct conversation *out, struct runt_err *err);
 int conversation_load(const char *path, struct conversation *out, struct runt_err *err);
-/* The file appears only when complete.  Bytes that are no UTF-8 become U+FFFD. */
+/* Bytes that are no UTF-8 become U+FFFD; the file appears only when complete. */
+int conversation_write(const struct conversation *c, const char *model,
+                       struct strbuf *out, struct runt_err *err);
 int conversation_save(const struct conversation *c, const char *model, const char *path,
                       struct runt_err *err);
 

@@ -11,8 +11,8 @@ import sys
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from serve_fixture import Server, TINY, tiny
-from tap import case, fails, main, misuse, path, runt, test, write
+from serve_fixture import Server, TINY, main, tiny
+from tap import case, fails, misuse, path, runt, test, write
 
 server = None
 
@@ -170,6 +170,8 @@ def cors():
         assert r.status == 200 and "access-control-allow-origin" not in r.headers, r
         r = server.ask("OPTIONS", "/v1/models", headers={"Origin": origin})
         assert r.status == 403 and "access-control-allow-origin" not in r.headers, r
+    r = server.ask("OPTIONS", "/v1/models")
+    assert r.status == 204 and "GET" in r.headers["allow"], r
     with Server("--cors", "*") as s:
         r = s.get("/health", headers={"Origin": "https://any.example"})
         assert r.headers["access-control-allow-origin"] == "*", r.headers
@@ -381,7 +383,10 @@ def numbers_are_checked():
                      ("top_p", [-1, 1.01, "x"]), ("n", [0, -1, 129, 1.5, "1", 2 ** 62]),
                      ("max_tokens", [-1, 0.5, "9", -2 ** 63]), ("seed", [0.5, "1", []]),
                      ("top_k", [-1, 2 ** 40]), ("min_p", [-1, 2]),
-                     ("repeat_penalty", [0, -1, 101]), ("logprobs", [-1, 21, "x"]),
+                     ("repeat_penalty", [0, -1, 101]), ("frequency_penalty", [-2.1, 2.1, "x"]),
+                     ("presence_penalty", [-3, 3]), ("typical_p", [-1, 2]),
+                     ("dry_multiplier", [-1]), ("dry_base", [0]), ("mirostat", [1, 3]),
+                     ("dry_allowed_length", [0]), ("mirostat_tau", [-1]), ("logprobs", [-1, 21, "x"]),
                      ("stream", ["yes", 1]), ("echo", [1]), ("best_of", [2, 0]),
                      ("stream_options", [1, "x"]), ("model", [1, []]), ("suffix", ["x"])):
         for value in bad:
@@ -421,6 +426,99 @@ def a_model_that_is_not_there():
         r = server.post(target, dict(body, model="gpt-4"))
         assert r.status == 404 and r.error["code"] == "model_not_found", r
         assert r.error["param"] == "model" and "gpt-4" in r.error["message"], r
+
+
+# ---- how tokens are drawn ----
+
+def ids_of(text):
+    return [int(i) for i in runt("tokenize", "-m", tiny(), "-p", text, "--ids").out.split()]
+
+
+@test
+def biases():
+    plain = server.complete("Once upon a time", logprobs=0)["choices"][0]
+    first = ids_of(plain["logprobs"]["tokens"][0])
+    assert len(first) == 1, first
+    banned = server.complete("Once upon a time", logit_bias={str(first[0]): -100})
+    assert not banned["choices"][0]["text"].startswith(plain["logprobs"]["tokens"][0])
+    word = ids_of(" cat")
+    assert len(word) == 1, word
+    only = server.complete("Once upon a time", max_tokens=5,
+                           logit_bias={str(word[0]): 100})
+    assert only["choices"][0]["text"] == " cat" * 5, only
+    for bad in ({"x": 1}, {"-1": 1}, {"1": 101}, {"1": "a"}, [1], {"99999": 1}, {"": 1},
+                {" 1": 1}, {"1": None}, {"99999999999": 1}, 5,
+                {str(i): 1 for i in range(1025)}):
+        r = server.post("/v1/completions", {"prompt": "a", "logit_bias": bad})
+        assert r.status == 400 and r.error["param"] == "logit_bias", (bad, r)
+
+
+@test
+def penalties_are_those_of_generate():
+    listed = runt("generate", "--help").out
+    for member, option, value in (("frequency_penalty", "--frequency-penalty", 1.5),
+                                  ("presence_penalty", "--presence-penalty", 1.5),
+                                  ("repeat_penalty", "--repeat-penalty", 1.5),
+                                  ("dry_multiplier", "--dry-multiplier", 2)):
+        a = server.complete("The cat and the cat and", max_tokens=30, **{member: value})
+        plain = server.complete("The cat and the cat and", max_tokens=30)
+        assert a["choices"][0]["text"] != plain["choices"][0]["text"], member
+        if option not in listed:
+            continue
+        r = runt("generate", "-m", tiny(), "-p", "The cat and the cat and", "-n", "30",
+                 "--temp", "0", option, str(value), "--no-display-prompt", "-o", "json")
+        assert a["choices"][0]["text"] == json.loads(r.out)["text"], (member, a, r.out)
+
+
+@test
+def formats():
+    schema = {"type": "object", "additionalProperties": False, "required": ["name", "legs"],
+              "properties": {"name": {"enum": ["cat", "bird"]},
+                             "legs": {"type": "integer", "minimum": 0, "maximum": 9}}}
+    for n, extra in ((1, {}), (3, {"temperature": 1.5, "seed": 1})):
+        a = server.chat("A cat", max_tokens=60, n=n, response_format={
+            "type": "json_schema", "json_schema": {"name": "x", "schema": schema}}, **extra)
+        for c in a["choices"]:
+            v = json.loads(c["message"]["content"])
+            assert set(v) == {"name", "legs"} and v["name"] in ("cat", "bird"), v
+            assert 0 <= v["legs"] <= 9 and c["finish_reason"] == "stop", c
+    a = server.chat("A cat", max_tokens=200, ignore_eos=True,
+                    response_format={"type": "json_object"})
+    text = a["choices"][0]["message"]["content"]
+    assert text.lstrip().startswith("{"), text
+    if a["choices"][0]["finish_reason"] == "stop":
+        json.loads(text)
+    a = server.complete("x", grammar='root ::= "yes" | "no"', max_tokens=9)
+    assert a["choices"][0]["text"] in ("yes", "no"), a
+    assert server.chat("A cat", response_format={"type": "text"}) ["choices"]
+    events = list(server.stream("/v1/chat/completions", {
+        "messages": [{"role": "user", "content": "A cat"}], "max_tokens": 60,
+        "response_format": {"type": "json_schema", "json_schema": {"schema": schema}}}))
+    assert set(json.loads(text_of(events))) == {"name", "legs"}, events
+
+
+@test
+def formats_that_are_not_supported():
+    def ask(f, **more):
+        return server.post("/v1/chat/completions", dict(
+            {"messages": [{"role": "user", "content": "x"}], "response_format": f}, **more))
+
+    r = ask({"type": "json_schema", "json_schema": {"name": "x", "schema": {
+        "type": "object", "patternProperties": {"^a": {"type": "string"}}}}})
+    assert r.status == 400 and "patternProperties" in r.error["message"], r
+    assert r.error["param"] == "response_format", r
+    for bad in ("json", 1, {}, {"type": "xml"}, {"type": "json_schema"},
+                {"type": "json_schema", "json_schema": {"schema": 1}},
+                {"type": "json_schema", "json_schema": {"name": "x"}},
+                {"type": "json_schema", "json_schema": {"schema": {"type": "nonsense"}}}):
+        r = ask(bad)
+        assert r.status == 400 and r.error["param"] == "response_format", (bad, r)
+    r = server.post("/v1/completions", {"prompt": "a", "grammar": "root ::= ("})
+    assert r.status == 400 and r.error["param"] == "grammar", r
+    assert server.post("/v1/completions", {"prompt": "a", "grammar": 5}).status == 400
+    r = server.post("/v1/completions", {"prompt": "a", "grammar": 'root ::= "\\x01\\x02"',
+                                        "logit_bias": {}})
+    assert r.status in (200, 400), r
 
 
 # ---- probabilities ----

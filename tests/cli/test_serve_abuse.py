@@ -13,8 +13,8 @@ import threading
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from serve_fixture import SLOW, Server, ask_on, read_reply
-from tap import SANITIZE, case, main, test
+from serve_fixture import SLOW, Server, ask_on, main, read_reply
+from tap import SANITIZE, case, test
 
 MB = 1 << 20
 server = None

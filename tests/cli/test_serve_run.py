@@ -11,20 +11,10 @@ import threading
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from serve_fixture import SLOW, Server, ask_on, events_of, read_reply, tiny
-from tap import ROOT, case, main, test
+from serve_fixture import SLOW, Server, ask_on, events_of, main, read_reply, slow
+from tap import ROOT, case, test
 
 LONG = {"prompt": [5, 6, 7], "max_tokens": 250, "temperature": 0, "ignore_eos": True}
-
-
-def big():
-    """A model that takes a while for an answer: 250 tokens of it are some seconds."""
-    from tap import path, runt
-    p = path("big.gguf")
-    if not os.path.exists(p):
-        runt("init", "gpt2", "--layers", "12", "--heads", "12", "--embd", "768", "--vocab",
-             "4096", "--context", "1024", "--seed", "1", "-o", p)
-    return "tiny=" + p
 
 
 def prompts():
@@ -80,21 +70,21 @@ def answers_are_the_same_in_any_company():
 
 @test
 def requests_join_running_ones():
-    with Server(model=big()) as s:
-        slow = s.stream("/v1/completions", dict(LONG, max_tokens=1000))
-        next(slow)
+    with Server(model=slow()) as s:
+        running_one = s.stream("/v1/completions", dict(LONG, max_tokens=1000))
+        next(running_one)
         t0 = time.monotonic()
         s.complete("Once", max_tokens=3)
         quick = time.monotonic() - t0
         assert s.metric("requests_processing") == 1, "the long one is over"
-        slow.close()
+        running_one.close()
         s.idle()
         assert quick < 5 * SLOW, quick
 
 
 @test
 def a_long_prompt_does_not_stall_the_others():
-    with Server(model=big()) as s:
+    with Server(model=slow()) as s:
         gaps, stop = [], threading.Event()
 
         def stream():
@@ -162,7 +152,7 @@ def conversations_are_continued_from_the_cache():
 
 @test
 def choices_share_their_prompt():
-    with Server(model=big()) as s:
+    with Server(model=slow()) as s:
         before = s.metric("prompt_tokens_total")
         a = s.complete(list(range(600)), n=6, max_tokens=2, temperature=1, seed=3)
         assert len({c["text"] for c in a["choices"]}) > 1, a
@@ -187,7 +177,7 @@ def cached_and_fresh_answers_are_equal():
 
 @test
 def a_full_queue_is_429():
-    with Server("--parallel", "1", "--queue", "1", model=big()) as s:
+    with Server("--parallel", "1", "--queue", "1", model=slow()) as s:
         streams = [s.stream("/v1/completions", dict(LONG, max_tokens=900))]
         next(streams[0])
         waiting = threading.Thread(target=lambda: s.complete("x", max_tokens=1))
@@ -207,7 +197,7 @@ def a_full_queue_is_429():
 
 @test
 def order_is_kept_in_the_queue():
-    with Server("--parallel", "1", "--queue", "20", model=big()) as s:
+    with Server("--parallel", "1", "--queue", "20", model=slow()) as s:
         first = s.stream("/v1/completions", dict(LONG, max_tokens=400))
         next(first)
         order, threads = [], []
@@ -238,7 +228,7 @@ def running(s):
 
 @test
 def who_leaves_is_not_answered():
-    with Server("--parallel", "1", model=big()) as s:
+    with Server("--parallel", "1", model=slow()) as s:
         for stream in (False, True):
             for how in ("close", "reset"):
                 with case("%s of a %s" % (how, "stream" if stream else "whole answer")):
@@ -262,7 +252,7 @@ def who_leaves_is_not_answered():
 
 @test
 def half_closed_sockets_are_answered():
-    with Server("--parallel", "1", model=big()) as s:
+    with Server("--parallel", "1", model=slow()) as s:
         want = s.complete([5, 6, 7], max_tokens=60, ignore_eos=True)["choices"][0]["text"]
         for stream in (False, True):
             a = s.socket()
@@ -317,7 +307,7 @@ def connections_are_kept():
 
 @test
 def answers_that_take_too_long():
-    with Server("--request-timeout", "1", "--parallel", "1", model=big()) as s:
+    with Server("--request-timeout", "1", "--parallel", "1", model=slow()) as s:
         t0 = time.monotonic()
         r = s.post("/v1/completions", dict(LONG, max_tokens=1000))
         assert r.status == 504 and r.error["code"] == "timeout", r
@@ -327,12 +317,12 @@ def answers_that_take_too_long():
         assert events[-1]["error"]["code"] == "timeout", events[-1]
         assert events[0]["choices"][0]["text"] is not None, events[0]
         # while it waits
-        slow = s.stream("/v1/completions", dict(LONG, max_tokens=1000))
-        next(slow)
+        running_one = s.stream("/v1/completions", dict(LONG, max_tokens=1000))
+        next(running_one)
         time.sleep(0.5)
         r = s.post("/v1/completions", dict(LONG, max_tokens=1000))
         assert r.status == 504, r
-        slow.close()
+        running_one.close()
         s.idle()
 
 
@@ -354,7 +344,7 @@ def connections_without_requests_are_closed():
 
 @test
 def what_runs_is_finished_at_the_end():
-    s = Server("--parallel", "1", model=big())
+    s = Server("--parallel", "1", model=slow())
     with s:
         events = s.stream("/v1/completions", dict(LONG, max_tokens=60))
         next(events)
@@ -380,7 +370,7 @@ def what_runs_is_finished_at_the_end():
 
 @test
 def what_does_not_end_in_time_is_cut():
-    with Server("--drain-timeout", "0.5", "--parallel", "1", model=big()) as s:
+    with Server("--drain-timeout", "0.5", "--parallel", "1", model=slow()) as s:
         events = s.stream("/v1/completions", dict(LONG, max_tokens=1000))
         next(events)
         replies = []
@@ -400,7 +390,7 @@ def what_does_not_end_in_time_is_cut():
 
 @test
 def a_second_signal_ends_at_once():
-    with Server(model=big()) as s:
+    with Server(model=slow()) as s:
         events = s.stream("/v1/completions", dict(LONG, max_tokens=1000))
         next(events)
         s.p.send_signal(signal.SIGINT)
