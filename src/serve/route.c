@@ -75,6 +75,26 @@ void route_choose(struct exchange *x)
 
 /* ---- models ---- */
 
+/* How tokens are drawn where a request is silent. */
+static void put_sampler(struct strbuf *b, const struct runt_sampler_options *o)
+{
+    const struct {
+        const char *name;
+        float value;
+    } reals[] = {{"temperature", o->temp},
+                 {"top_p", o->top_p},
+                 {"min_p", o->min_p},
+                 {"repeat_penalty", o->repeat_penalty},
+                 {"frequency_penalty", o->frequency_penalty},
+                 {"presence_penalty", o->presence_penalty}};
+    sb_printf(b, "{\"top_k\":%d,\"repeat_last_n\":%d", o->top_k, o->repeat_last);
+    for (size_t i = 0; i < sizeof reals / sizeof *reals; i++) {
+        sb_printf(b, ",\"%s\":", reals[i].name);
+        api_put_number(b, (double)reals[i].value);
+    }
+    sb_char(b, '}');
+}
+
 static void put_model(struct exchange *x, const struct served *m)
 {
     struct strbuf *b = &x->out;
@@ -97,6 +117,8 @@ static void put_model(struct exchange *x, const struct served *m)
         sb_printf(b, "%.4g", rate);
     else
         sb_str(b, "null");
+    sb_str(b, ",\"sampler\":");
+    put_sampler(b, &x->server->o->sampler);
     sb_str(b, "}}");
 }
 

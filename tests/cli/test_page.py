@@ -122,7 +122,7 @@ def with_the_real_server():
     if sys.argv[1:] and "real" not in sys.argv[1:]:
         return
     models = ["-m", "f16=" + tiny("f16"), "-m", "q8=" + tiny("q8_0")]
-    with Server(*models, model="q4=" + tiny()) as s:
+    with Server(*models, "--temp", "0.55", model="q4=" + tiny()) as s:
         run("real", "^plain:", "http://127.0.0.1:%d/" % s.port)
     with Server("--parallel", "1", "--queue", "0", model=slow()) as s:
         run("real", "^slow:", "http://127.0.0.1:%d/" % s.port)

@@ -52,7 +52,8 @@ def models():
     assert abs(m["created"] - time.time()) < 3600, m
     more = m["runt"]
     assert set(more) == {"file_bytes", "bits_per_weight", "n_weights", "n_ctx",
-                         "template", "tokens_per_second"}, more
+                         "template", "tokens_per_second", "sampler"}, more
+    assert more["sampler"]["top_k"] == 40 and more["sampler"]["temperature"] == 0.8, more
     assert more["file_bytes"] == os.path.getsize(tiny()), more
     assert abs(more["bits_per_weight"] - 8 * more["file_bytes"] / more["n_weights"]) < 1e-2
     assert more["n_ctx"] == 256 and more["template"] == "turns", more

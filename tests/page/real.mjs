@@ -58,6 +58,13 @@ test('plain: the models are as the server has them', async (s) => {
   assert.match(await s.text('#model-facts'), /MB · [\d.]+ bits · \d+ tok\/s/);
 });
 
+test('plain: the panel has the server’s defaults', async (s) => {
+  await s.page.click('#panel-toggle');
+  assert.equal(await s.page.inputValue('#set-temperature'), '0.55');
+  assert.equal(await s.page.inputValue('#set-top_k'), '40');
+  assert.equal(await s.page.inputValue('#set-repeat_last_n'), '64');
+});
+
 test('plain: side by side', async (s) => {
   await greedy(s);
   for (const order of ['turns', 'once']) {
