@@ -190,6 +190,12 @@ int runt_session_restore(runt_session *s, uint32_t seq, const char *path,
  */
 int runt_embed(runt_session *s, uint32_t seq, const int32_t *tokens, size_t n,
                float *out, struct runt_err *err);
+/* The same in pieces: feed n tokens behind what the sequence holds, and add what the
+ * final norm puts out for each to sum [n_embd]; at the end, scale the sum.  The result
+ * is the same bits, however the text is cut. */
+int runt_embed_feed(runt_session *s, uint32_t seq, const int32_t *tokens, size_t n,
+                    double *sum, struct runt_err *err);
+void runt_embed_scale(const double *sum, size_t n_embd, float *out);
 
 /* ---- where the time goes ---- */
 
@@ -451,6 +457,7 @@ int runt_generate(runt_session *s, runt_sampler *sampler,
 #if defined __GNUC__
 #pragma GCC visibility pop
 #endif
+
 #ifdef __cplusplus
 }
 #endif

@@ -21,18 +21,18 @@ struct cli_sampler cli_sampler_defaults(void)
 
 struct runt_sampler_options cli_sampler_options(const struct cli_sampler *s)
 {
+    struct runt_sampler_options o = runt_sampler_defaults();
     struct timespec t;
     clock_gettime(CLOCK_REALTIME, &t);
-    return (struct runt_sampler_options){
-        .temp = (float)s->temp,
-        .top_k = (int32_t)s->top_k,
-        .top_p = (float)s->top_p,
-        .min_p = (float)s->min_p,
-        .repeat_penalty = (float)s->repeat_penalty,
-        .repeat_last = (int32_t)s->repeat_last,
-        .seed = s->seed >= 0 ? (uint64_t)s->seed
-                             : (uint64_t)t.tv_sec * 1000000007u + (uint64_t)t.tv_nsec,
-    };
+    o.temp = (float)s->temp;
+    o.top_k = (int32_t)s->top_k;
+    o.top_p = (float)s->top_p;
+    o.min_p = (float)s->min_p;
+    o.repeat_penalty = (float)s->repeat_penalty;
+    o.repeat_last = (int32_t)s->repeat_last;
+    o.seed = s->seed >= 0 ? (uint64_t)s->seed
+                          : (uint64_t)t.tv_sec * 1000000007u + (uint64_t)t.tv_nsec;
+    return o;
 }
 
 /* ---- text for a person ---- */

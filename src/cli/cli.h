@@ -71,6 +71,9 @@ int cli_parse(const struct cli_verb *v, struct cli_option *options, int argc,
               char **argv, size_t min_pos, size_t max_pos, struct cli_args *args);
 void cli_free(struct cli_option *options, struct cli_args *args);
 
+/* "63MB", "1.5GB", "2000": a number of bytes, of at most max; false when it is none. */
+bool cli_size_parse(const char *text, uint64_t max, uint64_t *out);
+
 /* The value that `text` means, checked as the option's kind and range want it; `shown`
  * is the option's name in what is said when it does not fit (RUNT_E_INVALID).  Strings
  * are borrowed.  A flag is left alone. */

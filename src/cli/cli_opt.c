@@ -9,6 +9,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 size_t cli_edit_distance(const char *a, const char *b)
 {
@@ -162,6 +163,24 @@ int cli_store(const struct cli_option *o, const char *shown, const char *text,
     }
     }
     return 0;
+}
+
+bool cli_size_parse(const char *text, uint64_t max, uint64_t *out)
+{
+    static const char *const units[] = {"", "kB", "MB", "GB", "TB"};
+    char *end;
+    double x = strtod(text, &end), factor = 1;
+    if (end == text || !(x >= 0))
+        return false;
+    for (size_t i = 0; i < sizeof units / sizeof *units; i++, factor *= 1000) {
+        if (strcasecmp(end, units[i]))
+            continue;
+        if (!(x * factor <= (double)max))
+            return false;
+        *out = (uint64_t)(x * factor);
+        return true;
+    }
+    return false;
 }
 
 static int store(const struct cli_verb *v, const struct cli_option *o,

@@ -7,11 +7,11 @@
 
 /* In the order in which a newcomer meets them. */
 const struct cli_verb *const cli_verbs[] = {
-    &verb_run,    &verb_pull,     &verb_list,    &verb_rm,       &verb_import,
-    &verb_init,   &verb_quantize, &verb_prune,   &verb_train,    &verb_merge,
-    &verb_export, &verb_plot,     &verb_eval,    &verb_bench,    &verb_generate,
-    &verb_chat,   &verb_inspect,  &verb_compare, &verb_tokenize, &verb_tokenizer,
-    &verb_help,   NULL,
+    &verb_run,       &verb_pull,     &verb_list,    &verb_rm,      &verb_import,
+    &verb_init,      &verb_quantize, &verb_prune,   &verb_train,   &verb_merge,
+    &verb_export,    &verb_plot,     &verb_eval,    &verb_bench,   &verb_generate,
+    &verb_chat,      &verb_serve,    &verb_inspect, &verb_compare, &verb_tokenize,
+    &verb_tokenizer, &verb_help,     NULL,
 };
 
 /* The one that a name begins, else the nearest by spelling. */

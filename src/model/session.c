@@ -324,32 +324,48 @@ int runt_session_step(runt_session *s, const struct runt_step *steps, size_t n_s
 }
 
 /* The sums run over the tokens in order, whatever passes they came in. */
-int runt_embed(runt_session *s, uint32_t seq, const int32_t *tokens, size_t n,
-               float *out, struct runt_err *err)
+int runt_embed_feed(runt_session *s, uint32_t seq, const int32_t *tokens, size_t n,
+                    double *sum, struct runt_err *err)
 {
     size_t n_embd = s->model->shape.n_embd;
     struct runt_step step = {.seq = seq, .tokens = tokens, .n = n};
     struct cursor c = {0};
-    double square = 0;
     int rc = check_seq(s, seq, err);
     if (!rc)
-        rc = check_tokens(s, tokens, n, 0, err);
-    if (rc)
-        return rc;
-    double *sum = s->sum;
-    memset(sum, 0, n_embd * sizeof *sum);
-    s->pos[seq] = 0;
-    while (c.step < 1) {
+        rc = check_tokens(s, tokens, n, s->pos[seq], err);
+    while (!rc && c.step < 1) {
         run_pass(s, &step, 1, &c, true);
         for (size_t i = 0; i < s->n_last * n_embd; i++)
             sum[i % n_embd] += (double)s->h[i];
     }
+    return rc;
+}
+
+void runt_embed_scale(const double *sum, size_t n_embd, float *out)
+{
+    double square = 0;
     for (size_t i = 0; i < n_embd; i++)
         square += sum[i] * sum[i];
     double scale = square > 0 ? 1 / sqrt(square) : 0;
     for (size_t i = 0; i < n_embd; i++)
         out[i] = (float)(sum[i] * scale);
-    return 0;
+}
+
+int runt_embed(runt_session *s, uint32_t seq, const int32_t *tokens, size_t n,
+               float *out, struct runt_err *err)
+{
+    size_t n_embd = s->model->shape.n_embd;
+    int rc = check_seq(s, seq, err);
+    if (!rc)
+        rc = check_tokens(s, tokens, n, 0, err);
+    if (rc)
+        return rc;
+    memset(s->sum, 0, n_embd * sizeof *s->sum);
+    s->pos[seq] = 0;
+    rc = runt_embed_feed(s, seq, tokens, n, s->sum, err);
+    if (!rc)
+        runt_embed_scale(s->sum, n_embd, out);
+    return rc;
 }
 
 const float *runt_session_logits(const runt_session *s)
