@@ -168,7 +168,7 @@ int constraint_filter(struct constraint *c, const int32_t **ids, size_t *n_ids,
         if (n >= WORTH_IT && !matcher_failed(c->matcher, NULL))
             keep(c, c->ids, n);
     }
-    if (c->ended || matcher_may_end(c->matcher, c->state))
+    if (matcher_may_end(c->matcher, c->state)) /* then, and ever after */
         for (size_t i = 0; i < t->n_ends; i++)
             c->ids[n++] = t->ends[i];
     *ids = c->ids;

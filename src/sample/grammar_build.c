@@ -116,7 +116,8 @@ uint32_t builder_rule(struct grammar_builder *b, size_t where)
 
 void builder_place(struct grammar_builder *b, uint32_t rule, size_t where)
 {
-    b->where[rule] = where;
+    if (!builder_failed(b))
+        b->where[rule] = where;
 }
 
 void builder_alternative(struct grammar_builder *b, uint32_t rule,

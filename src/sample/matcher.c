@@ -50,7 +50,8 @@ struct matcher_work {
     size_t n_states, cap_states, cap_next;
     uint32_t *map; /* by hash: a set, or 0 */
     size_t map_mask;
-    int failed; /* 0 or a code */
+    size_t trim_at; /* bytes */
+    int failed;     /* 0 or a code */
 
     /* one step's work */
     struct entry_list todo, found, joined;
@@ -381,7 +382,7 @@ static void keep_sets(struct matcher_work *w, uint32_t *number)
 bool matcher_trim(struct matcher *m, uint32_t *state)
 {
     struct matcher_work *w = m->work;
-    if (!w->failed && bytes_used(w) <= SOFT_LIMIT)
+    if (!w->failed && bytes_used(w) <= w->trim_at)
         return false;
     uint32_t *number = mem_array(w->n_sets, sizeof *number);
     w->failed = number ? 0 : RUNT_E_NOMEM;
@@ -398,6 +399,7 @@ bool matcher_trim(struct matcher *m, uint32_t *state)
         *state = kept == start ? STATE_START : new_state(m, number[kept]);
     mem_free(number);
     map_rebuild(w, w->map_mask);
+    w->trim_at = SOFT_LIMIT + 2 * bytes_used(w); /* seldom, however deep the text is */
     return true;
 }
 
@@ -415,6 +417,7 @@ int matcher_new(const runt_grammar *g, struct matcher **out, struct runt_err *er
     *m = (struct matcher){
         .n_classes = g->n_classes, .byte_class = g->byte_class, .work = w};
     w->g = g;
+    w->trim_at = SOFT_LIMIT;
     map_rebuild(w, 255);
     if (room(w, &w->sets, 0, 1, &w->cap_sets, sizeof *w->sets)) {
         w->sets[w->n_sets++] = (struct stack_set){0};

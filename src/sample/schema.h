@@ -129,7 +129,7 @@ void schema_fail(struct schema *c, int code, const json_t *schema, const char *f
 /* Check a schema and all that it leads to: keywords, and what they hold. */
 void schema_check(struct schema *c, const json_t *schema);
 /* What a $ref leads to; NULL when nothing is there. */
-const json_t *schema_resolve(const struct schema *c, const char *ref);
+const json_t *schema_resolve(struct schema *c, const char *ref);
 /* A number of keywords such as minItems, which schema_check has looked at. */
 size_t schema_count_of(const json_t *value);
 
@@ -177,6 +177,9 @@ grammar_item schema_rule(struct schema *c, const char *name);
 
 /* The texts, as they are spelled, that a regular expression is found in. */
 grammar_item schema_pattern(struct schema *c, const json_t *schema);
+/* The same to test texts with; *doubtful when others may match, too. */
+grammar_item schema_pattern_test(struct schema *c, const json_t *schema,
+                                 bool *doubtful);
 
 /* ---- schema_number.c ---- */
 

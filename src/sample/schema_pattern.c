@@ -20,6 +20,8 @@ struct pattern {
     const char *text;
     size_t n, at;
     unsigned depth;
+    bool exact;    /* all that we match, not only what we make */
+    bool doubtful; /* some programs may match more than we do */
 };
 
 /* A part of a pattern. */
@@ -198,6 +200,7 @@ static bool read_member(struct pattern *p, struct char_set *s, bool inverted,
     p->at++;
     if (is_named(next(p, 0))) {
         add_named(s, p->text[p->at++], inverted);
+        p->doubtful = true;
         return true;
     }
     if (next(p, 0) == 'b') { /* in a class: backspace */
@@ -283,6 +286,7 @@ static struct part read_atom(struct pattern *p)
         return refuse(p, "^ or $ inside");
     case '.':
         p->at++;
+        p->doubtful = true;
         char_set_add(&s, '\n', '\n');
         char_set_add(&s, '\r', '\r');
         char_set_add(&s, 0x2028, 0x2029);
@@ -293,6 +297,7 @@ static struct part read_atom(struct pattern *p)
             return refuse(p, "\\b");
         if (is_named(next(p, 0))) {
             add_named(&s, p->text[p->at++], false);
+            p->doubtful = true;
             return chars(p, &s, false);
         }
         ch = read_escape(p);
@@ -350,9 +355,12 @@ static struct part read_term(struct pattern *p)
 
 /* ---- alternatives ---- */
 
+/* What stands around a match: of what is made, without control characters. */
 static grammar_item anything(struct pattern *p)
 {
-    return builder_repeat(p->c->builder, schema_rule(p->c, "char"), 0, REPEAT_EVER, 0);
+    struct char_set all = {0};
+    grammar_item ch = p->exact ? chars(p, &all, true).item : schema_rule(p->c, "char");
+    return builder_repeat(p->c->builder, ch, 0, REPEAT_EVER, 0);
 }
 
 static bool at_end(const struct pattern *p)
@@ -402,15 +410,31 @@ static struct part read_alternatives(struct pattern *p, bool whole)
     return out;
 }
 
-grammar_item schema_pattern(struct schema *c, const json_t *schema)
+static grammar_item read_pattern(struct pattern *p, struct schema *c,
+                                 const json_t *schema, bool exact)
 {
     const json_t *text = json_object_get(schema, "pattern");
-    struct pattern p = {.c = c,
-                        .schema = schema,
-                        .text = json_string_value(text),
-                        .n = json_string_length(text)};
-    struct part out = read_alternatives(&p, true);
-    if (!c->rc && p.at < p.n)
-        refuse(&p, "a ) without (");
+    *p = (struct pattern){.c = c,
+                          .schema = schema,
+                          .text = json_string_value(text),
+                          .n = json_string_length(text),
+                          .exact = exact};
+    struct part out = read_alternatives(p, true);
+    if (!c->rc && p->at < p->n)
+        refuse(p, "a ) without (");
     return out.item;
+}
+
+grammar_item schema_pattern(struct schema *c, const json_t *schema)
+{
+    struct pattern p;
+    return read_pattern(&p, c, schema, false);
+}
+
+grammar_item schema_pattern_test(struct schema *c, const json_t *schema, bool *doubtful)
+{
+    struct pattern p;
+    grammar_item out = read_pattern(&p, c, schema, true);
+    *doubtful = p.doubtful;
+    return out;
 }

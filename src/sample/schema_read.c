@@ -187,7 +187,7 @@ static bool unescape(const char *from, size_t n, struct strbuf *out)
     return !out->failed;
 }
 
-const json_t *schema_resolve(const struct schema *c, const char *ref)
+const json_t *schema_resolve(struct schema *c, const char *ref)
 {
     const json_t *at = c->root;
     if (*ref++ != '#')
@@ -198,6 +198,7 @@ const json_t *schema_resolve(const struct schema *c, const char *ref)
         size_t n = strcspn(ref, "/");
         struct strbuf key = {0};
         bool good = unescape(ref, n, &key);
+        schema_no_memory(c, key.failed);
         const char *name = key.data ? key.data : "";
         char *end = NULL;
         if (!good)

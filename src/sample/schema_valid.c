@@ -26,12 +26,13 @@ static const json_t *get(const json_t *schema, const char *key)
 struct matching {
     const json_t *text; /* the keyword's value */
     runt_grammar *grammar;
+    bool doubtful; /* other texts may have it, too */
     struct matching *next;
 };
 
 /* A grammar of its own for one keyword's texts, as they are spelled. */
 static runt_grammar *make_grammar(struct schema *c, const json_t *schema,
-                                  bool is_pattern)
+                                  bool is_pattern, bool *doubtful)
 {
     struct grammar_builder *outer = c->builder;
     struct gbnf_names *outer_json = c->json;
@@ -40,8 +41,9 @@ static runt_grammar *make_grammar(struct schema *c, const json_t *schema,
     c->builder = NULL;
     c->json = NULL;
     c->rc = builder_new(&c->builder, c->err);
+    *doubtful = true; /* dates of the year 1 */
     grammar_item item = is_pattern
-                            ? schema_pattern(c, schema)
+                            ? schema_pattern_test(c, schema, doubtful)
                             : schema_rule(c, json_string_value(get(schema, "format")));
     if (!c->rc) {
         uint32_t root = builder_rule(c->builder, 0);
@@ -87,7 +89,7 @@ static bool matches(struct schema *c, const json_t *schema, const char *keyword,
             return maybe;
         *m = (struct matching){.text = text, .next = c->matching};
         c->matching = m;
-        m->grammar = make_grammar(c, schema, !strcmp(keyword, "pattern"));
+        m->grammar = make_grammar(c, schema, !strcmp(keyword, "pattern"), &m->doubtful);
     }
     if (!m->grammar)
         return maybe;
@@ -98,7 +100,7 @@ static bool matches(struct schema *c, const json_t *schema, const char *keyword,
                              &out, c->err);
     schema_spend(c, spelled.len);
     sb_free(&spelled);
-    return out || maybe;
+    return out || (maybe && m->doubtful);
 }
 
 static bool string_is_valid(struct schema *c, const json_t *schema, const json_t *value,
@@ -323,13 +325,13 @@ static bool values_exclude(struct schema *c, const struct schema_shape *listing,
     return true;
 }
 
+/* Bounds of `other` may be rounded to the next whole number; those of what is made are
+ * whole, so that nothing is lost. */
 static bool numbers_exclude(const struct schema_shape *made,
                             const struct schema_shape *other)
 {
-    /* bounds that are rounded for whole numbers give way for others */
-    json_int_t slack = other->inexact ? 1 : 0;
-    return (made->has_max && other->has_min && made->max < other->min - slack) ||
-           (made->has_min && other->has_max && made->min > other->max + slack);
+    return (made->has_max && other->has_min && made->max < other->min) ||
+           (made->has_min && other->has_max && made->min > other->max);
 }
 
 static bool arrays_exclude(struct schema *c, const struct schema_shape *made,
