@@ -612,6 +612,8 @@ def embeddings():
     raw = base64.b64decode(r.json["data"][0]["embedding"], validate=True)
     assert list(struct.unpack("<256f", raw)) == [
         struct.unpack("<f", struct.pack("<f", x))[0] for x in v], "base64 differs"
+    r = server.post("/v1/embeddings", {"input": [[i % 4000] for i in range(600)]})
+    assert r.status == 200 and len(r.json["data"]) == 600, r.status
     ids = [5, 6, 7]
     many = server.post("/v1/embeddings", {"input": ["the cat sat", "a dog", "the cat sat"]})
     data = many.json["data"]
@@ -683,6 +685,8 @@ def the_log_has_no_texts():
     with Server("--log-bodies") as s:
         r = s.post("/v1/completions", {"prompt": words, "max_tokens": 1})
         assert words in s.logged(r.headers["x-request-id"])["body"]
+    r = server.get("/health", headers={"X-Forwarded-For": "192.0.2.7, \"x"})
+    assert server.logged(r.headers["x-request-id"])["forwarded"] == "192.0.2.7, \"x"
     with Server("--log", path("access.log")) as s:
         s.get("/health")
     events = [json.loads(line)["event"] for line in open(path("access.log"))]
