@@ -413,6 +413,11 @@ def bodies_are_checked():
                 b'{"prompt":[' + b"[]," * 30000 + b"[]]}"):
         r = server.post("/v1/completions", raw)
         assert r.status == 400 and r.error["message"], (raw[:60], r)
+    for depth, word in ((64, "prompt"), (65, "deeper")):
+        raw = '{"prompt":' + "[" * (depth - 1) + "]" * (depth - 1) + "}"
+        assert word in server.post("/v1/completions", raw).error["message"], depth
+    r = server.post("/v1/completions", '{"x":[' + "[]," * 20000 + '[]],"prompt":"a"}')
+    assert "lists and objects" in r.error["message"], r
     r = server.post("/v1/completions", b'{"prompt":"a","max_tokens":1}',
                     headers={"Content-Type": "text/plain"})
     assert r.status == 200, r
@@ -589,11 +594,12 @@ def probabilities_of_a_completion():
 @test
 def probabilities_end_where_the_text_does():
     whole = server.complete("Once upon a time", max_tokens=20)["choices"][0]["text"]
-    stop = whole[12:15]
+    stop = whole[12:27]  # several tokens
     c = server.complete("Once upon a time", max_tokens=20, stop=stop, logprobs=1)[
         "choices"][0]
     said = "".join(c["logprobs"]["tokens"])
-    assert said.startswith(c["text"]) and len(said) < len(c["text"]) + 12, c
+    assert c["text"] == whole[:12] and said.startswith(c["text"]), (c, whole)
+    assert max(c["logprobs"]["text_offset"]) < 12, c  # a token may go beyond
 
 
 # ---- embeddings ----
