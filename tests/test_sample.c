@@ -51,6 +51,38 @@ static void greedy_takes_the_first_of_the_largest(void **state)
     runt_sampler_free(s);
 }
 
+/* Of any numbers that there are, zeros of both signs and the smallest included; a logit
+ * that is none is refused wherever it stands. */
+static void greedy_compares_as_numbers_do(void **state)
+{
+    static const float odd[] = {0.0f,    -0.0f,   FLT_MIN,  -FLT_MIN, 1e-45f,
+                                -1e-45f, FLT_MAX, -FLT_MAX, 1,        -1};
+    enum { N = 77, N_ODD = sizeof odd / sizeof *odd };
+    struct runt_sampler_options o = plain(1);
+    struct rng rng;
+    float l[N];
+    (void)state;
+    rng_seed(&rng, 3);
+    o.temp = 0;
+    runt_sampler *s = sampler(o, N);
+    for (int round = 0; round < 2000; round++) {
+        /* few different values, so that they are often equal; often all negative */
+        for (size_t i = 0; i < N; i++)
+            l[i] = round % 2 ? -fabsf(odd[rng_u64(&rng) % (1 + (size_t)round % N_ODD)])
+                             : odd[rng_u64(&rng) % N_ODD];
+        int32_t best = 0;
+        for (int32_t i = 1; i < N; i++)
+            best = l[i] > l[best] ? i : best;
+        assert_int_equal(pick(s, l), best);
+        const float broken[] = {NAN, INFINITY, -INFINITY, -NAN};
+        int32_t id = -1;
+        l[rng_u64(&rng) % N] = broken[round % 4];
+        assert_int_equal(runt_sampler_pick(s, l, &id, NULL), RUNT_E_FORMAT);
+        assert_int_equal(id, -1);
+    }
+    runt_sampler_free(s);
+}
+
 /* Which ids can come at all, over many draws. */
 static uint32_t reachable(struct runt_sampler_options o, const float *l, uint32_t n)
 {
@@ -370,6 +402,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(greedy_takes_the_first_of_the_largest),
+        cmocka_unit_test(greedy_compares_as_numbers_do),
         cmocka_unit_test(filters_keep_what_they_define),
         cmocka_unit_test(draws_follow_the_probabilities),
         cmocka_unit_test(seeds_repeat),

@@ -4,6 +4,7 @@
 #include "base/mem.h"
 #include "base/pool.h"
 #include "cli/answer.h"
+#include "cli/cli_adapter.h"
 #include "cli/cli_session.h"
 #include "cli/convert.h"
 #include "cli/verbs.h"
@@ -25,6 +26,9 @@ const struct cli_verb verb_serve = {
     .example = "runt serve -m tiny-q4.gguf --template turns --port 8080\n"
                "runt serve -m small=tiny-q4.gguf -m large=tiny-q8.gguf --api-key-file "
                "keys.txt",
+    .about = "Answers programs that speak the OpenAI API (chat, completions, "
+             "embeddings, models), several at once, and browsers with a page to chat "
+             "on. SIGTERM and Ctrl-C let what runs finish; a second one does not.",
     .run = run,
 };
 
@@ -32,7 +36,7 @@ enum { MAX_KEYS = 1000, MAX_KEY_FILE = 1 << 20 };
 
 struct setting {
     struct serve_options serve;
-    struct cli_list models, keys, origins;
+    struct cli_list models, adapters, keys, origins;
     struct cli_sampler sampler;
     const char *kv, *template, *key_file, *max_body, *log;
     int64_t n_ctx, n_threads, n_seqs, port, max_waiting, max_connections;
@@ -137,7 +141,7 @@ static int load_models(const struct cli_verb *v, struct setting *s,
             if (!strcmp(s->names[i], s->names[k]))
                 return cli_misuse(v, "two models are named '%s'; name one NAME=MODEL",
                                   s->names[i]);
-        int rc = convert_model_load(path, &s->loaded[i].model, err);
+        int rc = convert_model_load(path, &s->adapters, &s->loaded[i].model, err);
         cli_progress_done();
         if (rc)
             return rc;
@@ -294,6 +298,7 @@ static int run(int argc, char **argv)
     struct cli_option options[] = {
         {"--model", "-m", CLI_LIST, &s.models, "[NAME=]MODEL",
          "model file or ORG/NAME, and what clients call it; may be given again", 0, 0},
+        CLI_ADAPTER_OPTION(s.adapters),
         {"--host", NULL, CLI_STR, &o->host, "HOST", "name or address to listen at", 0,
          0},
         {"--port", NULL, CLI_INT, &s.port, "N", "port, 0: any that is free", 0, 65535},

@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "json_parts.h"
+#include "sample/json_parts.h"
 
 enum {
     MOST_CHARS = 16384,  /* no more are made where there is a maxLength */

@@ -31,8 +31,10 @@ int job_prepare(struct job *j, struct runt_err *err)
     if (!j->choices || !j->state || (j->embed && !j->vectors))
         return err_nomem(err, "a request");
     for (size_t i = 0; i < j->n_choices; i++)
-        j->choices[i] = (struct choice){
-            .job = j, .index = i % j->n_each, .prompt = &j->prompts[i / j->n_each]};
+        j->choices[i] = (struct choice){.job = j,
+                                        .index = i % j->n_each,
+                                        .prompt = &j->prompts[i / j->n_each],
+                                        .weight = !j->embed || !i};
     return 0;
 }
 
@@ -206,7 +208,7 @@ void engine_free(struct engine *e)
 int engine_submit(struct engine *e, struct job *j, struct runt_err *err)
 {
     struct model_run *r = j->model->run;
-    size_t n = j->n_choices, room = e->o.max_waiting;
+    size_t n = j->embed ? 1 : j->n_choices, room = e->o.max_waiting;
     if (n > room + j->model->n_seqs)
         return err_set(err, RUNT_E_INVALID,
                        "%zu answers at once: this server takes at most %zu", n,

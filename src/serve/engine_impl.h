@@ -23,8 +23,8 @@ struct choice {
     const struct prompt *prompt;
     struct choice *next; /* in the waiting list */
     int state;
-    uint32_t place;
-    uint64_t order; /* of coming in: prompts are computed in this order */
+    uint32_t place, weight; /* that it has in the queue: of a list of texts, one */
+    uint64_t order;         /* of coming in: prompts are computed in this order */
 
     size_t n_fed;    /* tokens of the prompt that the sequence holds */
     size_t n_cached; /* of these, found there */

@@ -151,6 +151,8 @@ static void begin(struct exchange *x, const char *url, const char *method,
     x->head_seen = true;
     snprintf(x->method, sizeof x->method, "%s", method);
     snprintf(x->path, sizeof x->path, "%s", url);
+    const char *forwarded = http_header(x, "X-Forwarded-For");
+    snprintf(x->forwarded, sizeof x->forwarded, "%s", forwarded ? forwarded : "");
     x->old_http = strcmp(version, MHD_HTTP_VERSION_1_1) != 0;
     access_request_id(http_header(x, "X-Request-Id"), x->id);
     route_choose(x);

@@ -88,6 +88,8 @@ bool place_take(struct choice *c)
     uint32_t to = oldest(m), from = to;
     if (to == m->n_seqs)
         return false;
+    if (c->job->embed && c > c->job->choices && c[-1].state != CHOICE_ENDED)
+        return false;                            /* its texts take turns in one place */
     if (c->job->score_prompt || c->job->embed) { /* every token has to be computed */
         runt_session_seq_rewind(s, to, 0);
         occupy(c, to);

@@ -60,6 +60,8 @@ void serve_log_request(struct exchange *x)
     sb_str(&b, ",\"event\":\"request\"");
     put_member(&b, "id", x->id);
     put_member(&b, "remote", x->connection->address);
+    if (*x->forwarded)
+        put_member(&b, "forwarded", x->forwarded);
     put_member(&b, "method", x->method);
     put_member(&b, "path", x->path);
     sb_printf(&b, ",\"status\":%u,\"seconds\":%.6f,\"bytes\":%llu",

@@ -15,7 +15,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { TICK_MS = 100, CONNECTION_BYTES = 32 << 10 };
+enum { TICK_MS = 100, QUIET_MS = 1000, CONNECTION_BYTES = 32 << 10 };
 
 /* After the drain's time is over: for the last words to be written. */
 static const double LAST_SECONDS = 2;
@@ -47,8 +47,11 @@ static int open_port(struct server *s, struct runt_err *err)
     int rc = getaddrinfo(o->host, port, &hints, &list);
     if (rc)
         return err_set(err, RUNT_E_IO, "%s: %s", o->host, gai_strerror(rc));
-    for (struct addrinfo *a = list; a && s->listen_fd < 0; a = a->ai_next)
-        s->listen_fd = bind_one(a);
+    /* "localhost" is both: most clients mean the older one */
+    for (int other = 0; other < 2; other++)
+        for (struct addrinfo *a = list; a && s->listen_fd < 0; a = a->ai_next)
+            if ((a->ai_family != AF_INET) == other)
+                s->listen_fd = bind_one(a);
     rc = s->listen_fd < 0 ? err_set(err, RUNT_E_IO, "cannot listen at %s port %u: %s",
                                     o->host, o->port, strerror(errno))
                           : 0;
@@ -206,10 +209,10 @@ static void cancel_all(struct server *s)
 
 static int wait_ms(struct server *s)
 {
-    MHD_UNSIGNED_LONG_LONG ms;
-    if (MHD_get_timeout(s->daemon, &ms) == MHD_YES && ms < TICK_MS)
+    MHD_UNSIGNED_LONG_LONG ms, most = s->n_connections ? TICK_MS : QUIET_MS;
+    if (MHD_get_timeout(s->daemon, &ms) == MHD_YES && ms < most)
         return (int)ms;
-    return TICK_MS;
+    return (int)most;
 }
 
 static void loop(struct server *s)

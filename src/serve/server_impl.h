@@ -50,6 +50,7 @@ struct exchange {
     struct server *server;
     struct connection *connection;
     char id[ACCESS_ID_SIZE], method[12], path[256];
+    char forwarded[64]; /* whom a proxy says that it asks for */
     enum route route;
     double begun, read, sent_at; /* its first line; its last byte; when we last wrote */
     bool head_seen, old_http, queued;

@@ -70,7 +70,7 @@ static void admit(struct engine *e)
         }
         *at = c->next;
         c->next = NULL;
-        c->job->model->run->n_admitted++;
+        c->job->model->run->n_admitted += c->weight;
         e->step.n_cached_tokens += c->n_cached;
         start(e, c);
     }
@@ -89,7 +89,7 @@ static void end_cancelled(struct engine *e)
         }
         *at = c->next;
         c->next = NULL;
-        c->job->model->run->n_admitted++;
+        c->job->model->run->n_admitted += c->weight;
         choice_end(e, c, why);
     }
     e->waiting_end = at;

@@ -60,7 +60,7 @@ REST = {"run": ["none.gguf"], "import": ["none", "-o", "x.gguf"],
         "train": ["--data", "none", "--init", "none.gguf", "--out", "x"],
         "export": ["none.gguf", "x"], "eval": ["-m", "none.gguf", "-f", "none"],
         "bench": ["-m", "none.gguf"], "generate": ["-m", "none.gguf"],
-        "chat": ["-m", "none.gguf"], "inspect": ["none.gguf"],
+        "chat": ["-m", "none.gguf"], "serve": ["-m", "none.gguf"], "inspect": ["none.gguf"],
         "merge": ["none.gguf", "none", "-o", "x.gguf"],
         "compare": ["none.gguf", "other.gguf"], "list": []}
 

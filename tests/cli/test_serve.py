@@ -414,6 +414,11 @@ def bodies_are_checked():
                 b'{"prompt":[' + b"[]," * 30000 + b"[]]}"):
         r = server.post("/v1/completions", raw)
         assert r.status == 400 and r.error["message"], (raw[:60], r)
+    for depth, word in ((64, "prompt"), (65, "deeper")):
+        raw = '{"prompt":' + "[" * (depth - 1) + "]" * (depth - 1) + "}"
+        assert word in server.post("/v1/completions", raw).error["message"], depth
+    r = server.post("/v1/completions", '{"x":[' + "[]," * 20000 + '[]],"prompt":"a"}')
+    assert "lists and objects" in r.error["message"], r
     r = server.post("/v1/completions", b'{"prompt":"a","max_tokens":1}',
                     headers={"Content-Type": "text/plain"})
     assert r.status == 200, r
@@ -590,11 +595,12 @@ def probabilities_of_a_completion():
 @test
 def probabilities_end_where_the_text_does():
     whole = server.complete("Once upon a time", max_tokens=20)["choices"][0]["text"]
-    stop = whole[12:15]
+    stop = whole[12:27]  # several tokens
     c = server.complete("Once upon a time", max_tokens=20, stop=stop, logprobs=1)[
         "choices"][0]
     said = "".join(c["logprobs"]["tokens"])
-    assert said.startswith(c["text"]) and len(said) < len(c["text"]) + 12, c
+    assert c["text"] == whole[:12] and said.startswith(c["text"]), (c, whole)
+    assert max(c["logprobs"]["text_offset"]) < 12, c  # a token may go beyond
 
 
 # ---- embeddings ----
@@ -613,6 +619,8 @@ def embeddings():
     raw = base64.b64decode(r.json["data"][0]["embedding"], validate=True)
     assert list(struct.unpack("<256f", raw)) == [
         struct.unpack("<f", struct.pack("<f", x))[0] for x in v], "base64 differs"
+    r = server.post("/v1/embeddings", {"input": [[i % 4000] for i in range(600)]})
+    assert r.status == 200 and len(r.json["data"]) == 600, r.status
     ids = [5, 6, 7]
     many = server.post("/v1/embeddings", {"input": ["the cat sat", "a dog", "the cat sat"]})
     data = many.json["data"]
@@ -684,6 +692,8 @@ def the_log_has_no_texts():
     with Server("--log-bodies") as s:
         r = s.post("/v1/completions", {"prompt": words, "max_tokens": 1})
         assert words in s.logged(r.headers["x-request-id"])["body"]
+    r = server.get("/health", headers={"X-Forwarded-For": "192.0.2.7, \"x"})
+    assert server.logged(r.headers["x-request-id"])["forwarded"] == "192.0.2.7, \"x"
     with Server("--log", path("access.log")) as s:
         s.get("/health")
     events = [json.loads(line)["event"] for line in open(path("access.log"))]

@@ -157,7 +157,8 @@ def check_answers(front, a, b):
         ids.add(r.headers["x-request-id"])
     assert len(ids) == 10, ids
     for i in ids:
-        assert any(l.get("id") == i for l in a.lines + b.lines), "the log does not know " + i
+        line = next((l for l in a.lines + b.lines if l.get("id") == i), None)
+        assert line and line["forwarded"] == "127.0.0.1", (i, line)
     for s in (a, b):
         n = sum(l.get("id") in ids for l in s.lines)
         assert n >= 2, "a replica got %d of 10" % n
