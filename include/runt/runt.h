@@ -3,6 +3,8 @@
  *     runt_model    an immutable loaded model with its tokenizer; share it freely
  *     runt_session  one timeline over a model: its cache and position; one owner
  *     runt_sampler  turns logits into the next token, repeatably for a seed
+ *     runt_template how a conversation becomes tokens
+ *     runt_generate draws an answer; runt_stream makes text of its tokens
  *
  * Functions that can fail return 0 or a RUNT_E_* code and fill *err (may be NULL).
  * Nothing here prints, exits or aborts on input.
@@ -112,6 +114,7 @@ int runt_session_feed(runt_session *s, const int32_t *tokens, size_t n,
                       struct runt_err *err);
 uint32_t runt_session_pos(const runt_session *s); /* tokens that sequence 0 holds */
 uint32_t runt_session_n_ctx(const runt_session *s);
+const runt_model *runt_session_model(const runt_session *s);
 /* Forget every token of sequence 0 from position pos on; pos <= runt_session_pos. */
 void runt_session_rewind(runt_session *s, uint32_t pos);
 /* Logits [n_vocab] after the last token fed; with all_logits, after token i of the last
@@ -201,6 +204,99 @@ void runt_sampler_forget(runt_sampler *s);
  */
 int runt_sampler_pick(runt_sampler *s, const float *logits, int32_t *token,
                       struct runt_err *err);
+
+/* ---- conversations ---- */
+
+struct runt_message {
+    const char *role; /* "system", "user" or "assistant" */
+    const char *content;
+    size_t n_content;
+};
+
+/* How a conversation is written down for a model; static, never freed. */
+typedef struct runt_template runt_template;
+
+/* By name; NULL when unknown.  "none" is for a base model: it feeds the words as they
+ * are, and an answer continues them. */
+const runt_template *runt_template_find(const char *name);
+/* The i-th, NULL behind the last. */
+const runt_template *runt_template_at(size_t i);
+/* The one that the file's tokenizer.chat_template means: NULL when there is none, or
+ * none that we know. */
+const runt_template *runt_template_of(const runt_model *m);
+const char *runt_template_name(const runt_template *t);
+/* Texts that end an answer, [*n]. */
+const char *const *runt_template_stops(const runt_template *t, size_t *n);
+/* An answer begins with a blank that is not shown, and is no part of its message. */
+bool runt_template_skips_space(const runt_template *t);
+
+/* Tokens of a conversation, with `answer` up to where the assistant's next answer
+ * begins.  Free *ids with runt_free; *n_ids may be 0.  In the messages, names of
+ * control tokens are spelled out, and a line that would begin a turn gets a blank
+ * before it. The tokens of a conversation are a prefix of those of the same
+ * conversation continued, so that runt_session_match finds what need not be computed
+ * again. RUNT_E_INVALID names a message with another role. */
+int runt_template_apply(const runt_template *t, const runt_model *m,
+                        const struct runt_message *messages, size_t n, bool answer,
+                        int32_t **ids, size_t *n_ids, struct runt_err *err);
+
+/* ---- text on its way out ---- */
+
+/* Bytes of tokens in; valid UTF-8 out, held back where a character is unfinished or a
+ * stop text may be beginning.  Nothing is allocated once it is there. */
+typedef struct runt_stream runt_stream;
+
+/* Gets n bytes of valid UTF-8, no character cut; not NUL-terminated.  Non-zero: stop.
+ */
+typedef int runt_text_fn(void *ctx, const char *text, size_t n);
+
+/* The stop texts are copied; 1 to 4096 bytes each, else RUNT_E_INVALID.  With
+ * skip_space, a blank that the text begins with is left out. */
+int runt_stream_new(const char *const *stops, size_t n_stops, bool skip_space,
+                    runt_stream **out, struct runt_err *err);
+void runt_stream_free(runt_stream *s); /* NULL is fine */
+/* 1: a stop text is complete: what stands before it has been given to fn, the rest is
+ * dropped.  2: fn asked to stop.  0 otherwise. */
+int runt_stream_put(runt_stream *s, const char *bytes, size_t n, runt_text_fn *fn,
+                    void *ctx);
+/* Gives what is held; unfinished UTF-8 becomes U+FFFD.  0, or 2 as above. */
+int runt_stream_end(runt_stream *s, runt_text_fn *fn, void *ctx);
+
+/* ---- generate ---- */
+
+enum runt_end {
+    RUNT_END_EOS,    /* the model drew a control token */
+    RUNT_END_STOP,   /* a stop text */
+    RUNT_END_LENGTH, /* n_max tokens, or the context is full */
+    RUNT_END_CALLER  /* fn asked to stop */
+};
+
+struct runt_generate_options {
+    size_t n_max;             /* tokens at most, 0: no limit */
+    const char *const *stops; /* [n_stops], as of runt_stream_new */
+    size_t n_stops;
+    bool ignore_eos; /* show control tokens by name and go on */
+    bool skip_space; /* as of runt_stream_new */
+    bool slide; /* in a full context, forget the older half and go on; else that is the
+                   end */
+};
+
+struct runt_generated {
+    size_t n_tokens;  /* drawn, the end token included */
+    size_t n_dropped; /* forgotten to make room */
+    double seconds;   /* of drawing and feeding them */
+    enum runt_end end;
+};
+
+/* Draw tokens after what was fed to sequence 0 (one token or more), feed them, tell
+ * them to the sampler, and hand their text to fn (may be NULL).  fn is called at every
+ * token, with n = 0 where there is no text yet, so that it can stop a silent model,
+ * too. The session ends up with what was drawn, without the token that ended the
+ * answer. `o` may be NULL: no limit, no stops.  Errors: as of runt_sampler_pick,
+ * RUNT_E_INVALID when nothing was fed or of runt_stream_new. */
+int runt_generate(runt_session *s, runt_sampler *sampler,
+                  const struct runt_generate_options *o, runt_text_fn *fn, void *ctx,
+                  struct runt_generated *out, struct runt_err *err);
 
 #ifdef __cplusplus
 }

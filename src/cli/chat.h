@@ -11,7 +11,10 @@
 struct chat_options {
     struct cli_sampler sampler;
     struct cli_list adapters;
-    const char *template_name; /* auto, none, turns, chatml */
+    const char *template_name; /* auto, or one that runt_template_find knows */
+    const char *script;        /* lines as if typed, or NULL */
+    const char *system;        /* what the system says first, or NULL */
+    bool no_history;           /* do not keep what is typed */
     const char *cache;         /* file that keeps the conversation computed, or NULL */
     const char *kv_name;       /* --kv; chat_check makes kv of it */
     enum runt_kv kv;
@@ -40,7 +43,23 @@ int chat_check(const struct cli_verb *v, struct chat_options *o);
          &(c).template_name,                                                         \
          "NAME",                                                                     \
          "auto (from the file), "                                                    \
-         "none (plain continuation), turns (User:/Bot:), chatml",                    \
+         "none (plain continuation), turns (User:/Bot:), chatml, alpaca, human, "    \
+         "zephyr, dialogpt",                                                         \
+         0,                                                                          \
+         0},                                                                         \
+        {"--system",  NULL,   CLI_STR,                                               \
+         &(c).system, "TEXT", "what the system says before the first turn",          \
+         0,           0},                                                            \
+        {"--file", "-f",                                                             \
+         CLI_STR,  &(c).script,                                                      \
+         "SCRIPT", "the lines of a file as if typed, then leave; - for stdin",       \
+         0,        0},                                                               \
+        {"--no-history",                                                             \
+         NULL,                                                                       \
+         CLI_FLAG,                                                                   \
+         &(c).no_history,                                                            \
+         NULL,                                                                       \
+         "do not keep what is typed for later sessions",                             \
          0,                                                                          \
          0},                                                                         \
         {"--prompt-cache",                                                           \
@@ -59,19 +78,8 @@ int chat_check(const struct cli_verb *v, struct chat_options *o);
             "threads, 0: one for each core", 0, POOL_MAX_THREADS                     \
     }
 
-/* Talk until the user leaves.  0 on /bye and end of input, RUNT_E_INTERRUPTED on Ctrl-C
- * at the prompt. */
-int chat_run(const char *path, const struct chat_options *o, struct runt_err *err);
-
-/* ---- line input (chat_line.c) ---- */
-
-struct line_input;
-int line_input_open(struct line_input **out, struct runt_err *err);
-void line_input_close(struct line_input *in);
-bool line_input_is_terminal(const struct line_input *in);
-enum line_result { LINE_OK, LINE_END, LINE_INTERRUPTED };
-/* One line without its newline, valid until the next call.  At a terminal with editing
- * and history (libedit); otherwise plain. */
-enum line_result line_input_read(struct line_input *in, const char **line, size_t *n);
+/* Talk until the person leaves; /set changes *o.  0 on /bye and end of input,
+ * RUNT_E_INTERRUPTED on Ctrl-C at the prompt. */
+int chat_run(const char *path, struct chat_options *o, struct runt_err *err);
 
 #endif

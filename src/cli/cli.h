@@ -64,6 +64,12 @@ int cli_parse(const struct cli_verb *v, struct cli_option *options, int argc,
               char **argv, size_t min_pos, size_t max_pos, struct cli_args *args);
 void cli_free(struct cli_option *options, struct cli_args *args);
 
+/* The value that `text` means, checked as the option's kind and range want it; `shown`
+ * is the option's name in what is said when it does not fit (RUNT_E_INVALID).  Strings
+ * are borrowed.  A flag is left alone. */
+int cli_store(const struct cli_option *o, const char *shown, const char *text,
+              struct runt_err *err);
+
 /* Levenshtein distance of names of at most 63 bytes. */
 size_t cli_edit_distance(const char *a, const char *b);
 
@@ -80,7 +86,7 @@ int cli_progress(void *ctx, const char *what, unsigned long long done,
 void cli_progress_done(void); /* erase the bar */
 void cli_catch_interrupt(void);
 bool cli_interrupted(void);
-bool cli_terminated(void); /* by SIGTERM or SIGHUP: not only to stop an answer */
+bool cli_terminated(void); /* by SIGTERM, SIGHUP or a second SIGINT: all is to end */
 void cli_clear_interrupt(void);
 
 /* -o md|csv|json|text */
@@ -98,8 +104,9 @@ const char *cli_plain(const char *s, char *buf, size_t n);
 /* JSON string s, quoted and escaped (invalid UTF-8 becomes U+FFFD), to f. */
 void cli_json_str(FILE *f, const char *s, size_t n);
 
-bool cli_color(FILE *f);   /* a terminal, NO_COLOR unset, TERM not dumb */
-size_t cli_peak_rss(void); /* bytes, 0 when unknown */
-double cli_seconds(void);  /* monotonic clock */
+bool cli_color(FILE *f);     /* a terminal, NO_COLOR unset, TERM not dumb */
+size_t cli_columns(FILE *f); /* of a terminal, 80 when it does not tell; else 0 */
+size_t cli_peak_rss(void);   /* bytes, 0 when unknown */
+double cli_seconds(void);    /* monotonic clock */
 
 #endif

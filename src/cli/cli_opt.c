@@ -1,6 +1,7 @@
 /* Owns the option tables: parsing, --help, and "did you mean". */
 #include "cli/cli.h"
 
+#include "base/err.h"
 #include "base/mem.h"
 
 #include <errno.h>
@@ -106,8 +107,8 @@ static int unknown_option(const struct cli_verb *v, const struct cli_option *opt
     return cli_misuse(v, "unknown option '%s'", name);
 }
 
-static int store(const struct cli_verb *v, const struct cli_option *o,
-                 const char *shown, const char *text)
+int cli_store(const struct cli_option *o, const char *shown, const char *text,
+              struct runt_err *err)
 {
     char *end;
     errno = 0;
@@ -121,7 +122,7 @@ static int store(const struct cli_verb *v, const struct cli_option *o,
         struct cli_list *l = o->value;
         const char **p = mem_resize(l->items, l->n + 1, sizeof *p);
         if (!p)
-            return cli_misuse(v, "out of memory");
+            return err_nomem(err, shown);
         l->items = p;
         l->items[l->n++] = text;
         break;
@@ -129,25 +130,35 @@ static int store(const struct cli_verb *v, const struct cli_option *o,
     case CLI_INT: {
         long long x = strtoll(text, &end, 10);
         if (end == text || *end || errno == ERANGE)
-            return cli_misuse(v, "%s wants a whole number, not '%s'", shown, text);
+            return err_set(err, RUNT_E_INVALID, "%s wants a whole number, not '%s'",
+                           shown, text);
         if ((double)x < o->min || (double)x > o->max)
-            return cli_misuse(v, "%s must be from %.0f to %.0f, not %lld", shown,
-                              o->min, o->max, x);
+            return err_set(err, RUNT_E_INVALID,
+                           "%s must be from %.0f to %.0f, not %lld", shown, o->min,
+                           o->max, x);
         *(int64_t *)o->value = x;
         break;
     }
     case CLI_REAL: {
         double x = strtod(text, &end);
         if (end == text || *end || isnan(x))
-            return cli_misuse(v, "%s wants a number, not '%s'", shown, text);
+            return err_set(err, RUNT_E_INVALID, "%s wants a number, not '%s'", shown,
+                           text);
         if (x < o->min || x > o->max)
-            return cli_misuse(v, "%s must be from %g to %g, not %s", shown, o->min,
-                              o->max, text);
+            return err_set(err, RUNT_E_INVALID, "%s must be from %g to %g, not %s",
+                           shown, o->min, o->max, text);
         *(double *)o->value = x;
         break;
     }
     }
     return 0;
+}
+
+static int store(const struct cli_verb *v, const struct cli_option *o,
+                 const char *shown, const char *text)
+{
+    struct runt_err err;
+    return cli_store(o, shown, text, &err) ? cli_misuse(v, "%s", err.msg) : 0;
 }
 
 /* The option that `arg` names (up to '=' or whole), or NULL. */

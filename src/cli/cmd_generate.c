@@ -35,13 +35,13 @@ struct request {
     struct cli_sampler sampler;
 };
 
-static void print_json(const struct stream *s, size_t n_prompt,
-                       const struct timeline *t, const struct answer *a,
+static void print_json(const struct strbuf *text, size_t n_prompt,
+                       const struct timeline *t, const struct runt_generated *a,
                        double prompt_seconds)
 {
     static const char *const ends[] = {"eos", "stop", "length", "interrupted"};
     printf("{\"text\":");
-    cli_json_str(stdout, s->text.data ? s->text.data : "", s->text.len);
+    cli_json_str(stdout, text->data ? text->data : "", text->len);
     printf(",\"dropped_tokens\":%zu,\"cached_tokens\":%zu", t->n_dropped, t->n_reused);
     printf(",\"prompt_tokens\":%zu,\"prompt_seconds\":%.6f,\"tokens\":%zu,"
            "\"seconds\":%.6f,\"tokens_per_second\":%.3f,\"end\":\"%s\","
@@ -71,7 +71,7 @@ static int prompt_tokens(const runt_model *m, const struct request *q, size_t n_
 }
 
 static void print_profile(const struct timeline *t, const struct cli_profile *prompt,
-                          const struct answer *a)
+                          const struct runt_generated *a)
 {
     struct cli_profile drawn;
     char title[96];
@@ -88,12 +88,14 @@ static int generate(const struct request *q, size_t n_text, struct runt_err *err
 {
     runt_model *m = NULL;
     struct timeline t = {0};
-    struct stream s = {.out = q->format == CLI_JSON ? NULL : stdout,
-                       .stops = q->stops.items,
-                       .n_stops = q->stops.n};
+    struct answer_text s = {.out = q->format == CLI_JSON ? NULL : stdout};
+    struct runt_generate_options go = {.n_max = (size_t)q->n_max,
+                                       .stops = q->stops.items,
+                                       .n_stops = q->stops.n,
+                                       .ignore_eos = q->ignore_eos};
     int32_t *ids = NULL;
     size_t n = 0;
-    struct answer a = {0};
+    struct runt_generated a = {0};
     struct cli_profile prompt;
     struct runt_session_options so = runt_session_defaults();
     struct runt_sampler_options sa = cli_sampler_options(&q->sampler);
@@ -109,12 +111,10 @@ static int generate(const struct request *q, size_t n_text, struct runt_err *err
         rc = prompt_tokens(m, q, n_text, &ids, &n, err);
     if (rc)
         goto out;
-    if (s.out && !q->hide_prompt) {
-        struct stream echo = {.out = stdout};
-        stream_put(&echo, q->prompt, n_text);
-        stream_end(&echo);
-        stream_free(&echo);
-    }
+    if (s.out && !q->hide_prompt)
+        rc = answer_show(stdout, q->prompt, n_text, err);
+    if (rc)
+        goto out;
     double t0 = cli_seconds();
     rc = timeline_prompt(&t, q->cache, ids, n, err);
     double prompt_seconds = cli_seconds() - t0;
@@ -122,16 +122,20 @@ static int generate(const struct request *q, size_t n_text, struct runt_err *err
                      &prompt);
     runt_session_profile_reset(t.session);
     if (!rc) {
-        rc = timeline_answer(&t, (size_t)q->n_max, q->ignore_eos, &s, NULL, &a, err);
+        rc = timeline_answer(&t, &go, answer_text_put, &s, &a, err);
         if (rc == RUNT_E_FORMAT)
             err_prefix(err, "%s", q->model_name);
     }
+    if (!rc && s.text.failed)
+        rc = err_nomem(err, "the answer");
+    if (!rc && s.out && ferror(s.out))
+        rc = err_set(err, RUNT_E_IO, "cannot write the answer: nobody reads it");
     if (s.out && (n_text || s.text.len))
         putchar('\n');
     if (rc)
         goto out;
     if (q->format == CLI_JSON)
-        print_json(&s, n, &t, &a, prompt_seconds);
+        print_json(&s.text, n, &t, &a, prompt_seconds);
     if (q->profile)
         print_profile(&t, &prompt, &a);
     if (t.n_dropped)
@@ -140,10 +144,10 @@ static int generate(const struct request *q, size_t n_text, struct runt_err *err
     if (isatty(2) && s.out)
         fprintf(stderr, "(%zu tokens, %.1f tokens/s)\n", a.n_tokens,
                 (double)a.n_tokens / a.seconds);
-    if (a.end == ANSWER_INTERRUPTED)
+    if (a.end == RUNT_END_CALLER)
         rc = err_set(err, RUNT_E_INTERRUPTED, "interrupted");
 out:
-    stream_free(&s);
+    sb_free(&s.text);
     mem_free(ids);
     timeline_close(&t);
     runt_model_free(m);

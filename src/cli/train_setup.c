@@ -3,10 +3,10 @@
 
 #include "base/err.h"
 #include "base/file.h"
-#include "cli/chat_template.h"
 #include "cli/convert.h"
 #include "model/adapter.h"
 #include "model/model_vocab.h"
+#include "talk/talk.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -532,7 +532,7 @@ static float lora_alpha(const struct train_setup *s)
 static const char *taught_template(const struct train_setup *s)
 {
     bool talks = s->mask_prompts || data_get_stats(s->data)->messages;
-    return talks ? chat_template_find("turns")->jinja : NULL;
+    return talks ? talk_template_jinja(runt_template_find("turns")) : NULL;
 }
 
 static int write_adapter_meta(const struct train_setup *s, struct gguf_writer *w,

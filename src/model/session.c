@@ -293,6 +293,11 @@ uint32_t runt_session_n_ctx(const runt_session *s)
     return s->n_ctx;
 }
 
+const runt_model *runt_session_model(const runt_session *s)
+{
+    return s->model;
+}
+
 uint32_t runt_session_n_seqs(const runt_session *s)
 {
     return s->n_seqs;
