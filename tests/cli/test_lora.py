@@ -451,7 +451,7 @@ def what_is_refused():
     for name, more, words in (
             ("a rank beyond the matrix", ["--lora", "37"], ["rank 37", "blk.0.attn_qkv", "108 x 36"]),
             ("a pattern of nothing", ["--lora-targets", "nothing"], ["'nothing'"]),
-            ("a pattern of no matrix", ["--lora-targets", "token_embd|bias"], ["token_embd|bias"]),
+            ("a pattern of no matrix", ["--lora-targets", "position_embd|bias"], ["position_embd|bias"]),
             ("a bad pattern", ["--lora-targets", "("], ["'('"])):
         with case(name):
             fails(*arguments("refused", "--steps", "2", *more), words=words)
