@@ -458,7 +458,7 @@ static void many_in_one_pass(void **state)
     for (size_t i = 0; i < N_IDS; i++) {
         struct runt_step steps[3];
         for (uint32_t q = 0; q < 3; q++)
-            steps[q] = (struct runt_step){q, ids() + i, 1};
+            steps[q] = (struct runt_step){q, ids() + i, 1, 0};
         assert_int_equal(runt_session_step(s, steps, 3, NULL), 0);
         for (size_t q = 0; q < 3; q++)
             assert_memory_equal(runt_session_logits_at(s, q), want + i * shape.n_vocab,

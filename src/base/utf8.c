@@ -40,3 +40,13 @@ size_t utf8_partial(const char *str, size_t n)
     }
     return 0;
 }
+
+size_t utf8_put(uint32_t c, char out[static 4])
+{
+    size_t n = c < 0x80 ? 1 : c < 0x800 ? 2 : c < 0x10000 ? 3 : 4;
+    static const unsigned char lead[5] = {0, 0, 0xc0, 0xe0, 0xf0};
+    for (size_t i = n; --i; c >>= 6)
+        out[i] = (char)(0x80 | (c & 63));
+    out[0] = (char)(lead[n] | c);
+    return n;
+}

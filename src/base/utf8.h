@@ -16,4 +16,7 @@ uint32_t utf8_code_point(const char *s, size_t len);
  * 0 to 3. */
 size_t utf8_partial(const char *s, size_t n);
 
+/* The sequence of a character, which is none of the surrogates; its bytes, 1 to 4. */
+size_t utf8_put(uint32_t c, char out[static 4]);
+
 #endif

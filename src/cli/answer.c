@@ -21,18 +21,18 @@ struct cli_sampler cli_sampler_defaults(void)
 
 struct runt_sampler_options cli_sampler_options(const struct cli_sampler *s)
 {
+    struct runt_sampler_options o = runt_sampler_defaults();
     struct timespec t;
     clock_gettime(CLOCK_REALTIME, &t);
-    return (struct runt_sampler_options){
-        .temp = (float)s->temp,
-        .top_k = (int32_t)s->top_k,
-        .top_p = (float)s->top_p,
-        .min_p = (float)s->min_p,
-        .repeat_penalty = (float)s->repeat_penalty,
-        .repeat_last = (int32_t)s->repeat_last,
-        .seed = s->seed >= 0 ? (uint64_t)s->seed
-                             : (uint64_t)t.tv_sec * 1000000007u + (uint64_t)t.tv_nsec,
-    };
+    o.temp = (float)s->temp;
+    o.top_k = (int32_t)s->top_k;
+    o.top_p = (float)s->top_p;
+    o.min_p = (float)s->min_p;
+    o.repeat_penalty = (float)s->repeat_penalty;
+    o.repeat_last = (int32_t)s->repeat_last;
+    o.seed = s->seed >= 0 ? (uint64_t)s->seed
+                          : (uint64_t)t.tv_sec * 1000000007u + (uint64_t)t.tv_nsec;
+    return o;
 }
 
 /* ---- text for a person ---- */
@@ -83,8 +83,22 @@ int timeline_open(struct timeline *t, const runt_model *m,
     return rc;
 }
 
+int timeline_look_ahead(struct timeline *t, int32_t n_drafts, struct runt_err *err)
+{
+    runt_lookahead *l = NULL;
+    int rc = n_drafts == CLI_LOOKAHEAD_OFF
+                 ? 0
+                 : runt_lookahead_new(t->session, n_drafts, &l, err);
+    if (rc)
+        return rc;
+    runt_lookahead_free(t->lookahead);
+    t->lookahead = l;
+    return 0;
+}
+
 void timeline_close(struct timeline *t)
 {
+    runt_lookahead_free(t->lookahead);
     runt_session_close(t->session);
     runt_sampler_free(t->sampler);
     *t = (struct timeline){0};
@@ -149,6 +163,7 @@ int timeline_answer(struct timeline *t, const struct runt_generate_options *o,
 {
     struct runt_generate_options sliding = *o;
     sliding.slide = true;
+    sliding.lookahead = t->lookahead;
     int rc = runt_generate(t->session, t->sampler, &sliding, fn, ctx, out, err);
     if (!rc)
         t->n_dropped += out->n_dropped;

@@ -4,7 +4,7 @@
 #define RUNT_CLI_ANSWER_H
 
 #include "base/strbuf.h"
-#include "cli/cli.h"
+#include "cli/cli_session.h"
 #include "runt/runt.h"
 
 /* Sampler flags as llama.cpp's users know them. */
@@ -90,13 +90,17 @@ int answer_show(FILE *out, const char *bytes, size_t n, struct runt_err *err);
 struct timeline {
     runt_session *session;
     runt_sampler *sampler;
-    size_t n_dropped; /* tokens dropped so far to make room */
-    size_t n_reused;  /* tokens that the last timeline_set had not to compute */
+    runt_lookahead *lookahead; /* or NULL */
+    size_t n_dropped;          /* tokens dropped so far to make room */
+    size_t n_reused; /* tokens that the last timeline_set had not to compute */
 };
 int timeline_open(struct timeline *t, const runt_model *m,
                   const struct runt_session_options *so,
                   const struct runt_sampler_options *sa, struct runt_err *err);
 void timeline_close(struct timeline *t);
+
+/* Draw with drafts from now on: so many, RUNT_LOOKAHEAD_AUTO, or CLI_LOOKAHEAD_OFF. */
+int timeline_look_ahead(struct timeline *t, int32_t n_drafts, struct runt_err *err);
 
 /* Make the timeline hold these tokens; what it already has of their beginning is not
  * computed again.  n is 1 to n_ctx.  RUNT_E_INTERRUPTED once Ctrl-C came. */

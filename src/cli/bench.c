@@ -189,7 +189,10 @@ static int generate(const struct bench *b, struct subject *s, const struct confi
         /* other sequences read other tokens, so that they read other rows */
         for (uint32_t i = 0; i < c->batch; i++)
             b->steps[i] = (struct runt_step){
-                i, &s->tokens[(c->depth + k + 7 * (size_t)i) % s->info.n_ctx], 1};
+                .seq = i,
+                .tokens = &s->tokens[(c->depth + k + 7 * (size_t)i) % s->info.n_ctx],
+                .n = 1,
+            };
         int rc = runt_session_step(s->session, b->steps, c->batch, err);
         if (rc)
             return rc;

@@ -17,6 +17,8 @@ enum { N_QUOTES = sizeof quotes - 1 };
 int chat_check(const struct cli_verb *v, struct chat_options *o)
 {
     int rc = cli_kv_parse(v, o->kv_name, &o->kv);
+    if (!rc)
+        rc = cli_lookahead_parse(v, o->lookahead_name, &o->lookahead);
     if (rc)
         return rc;
     if (!strcmp(o->template_name, "auto") || runt_template_find(o->template_name))
@@ -35,6 +37,7 @@ struct chat_options chat_defaults(void)
     return (struct chat_options){.sampler = cli_sampler_defaults(),
                                  .template_name = "auto",
                                  .kv_name = "auto",
+                                 .lookahead_name = "auto",
                                  .n_max = 256};
 }
 
@@ -401,6 +404,8 @@ static int open_chat(struct chat *c, struct runt_err *err)
         choose_template(c);
     if (!rc)
         rc = timeline_open(&c->timeline, c->model, &so, &sa, err);
+    if (!rc)
+        rc = timeline_look_ahead(&c->timeline, c->o->lookahead, err);
     if (!rc && c->o->cache && file_exists(c->o->cache))
         rc = runt_session_restore(c->timeline.session, 0, c->o->cache, err);
     if (!rc && c->o->system)

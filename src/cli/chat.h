@@ -18,6 +18,8 @@ struct chat_options {
     const char *cache;         /* file that keeps the conversation computed, or NULL */
     const char *kv_name;       /* --kv; chat_check makes kv of it */
     enum runt_kv kv;
+    const char *lookahead_name; /* --lookahead; chat_check makes lookahead of it */
+    int32_t lookahead;
     int64_t n_max, n_ctx, n_threads;
 };
 struct chat_options chat_defaults(void);
@@ -41,7 +43,7 @@ int chat_check(const struct cli_verb *v, struct chat_options *o);
          NULL,                                                                       \
          CLI_STR,                                                                    \
          &(c).template_name,                                                         \
-         "NAME",                                                                     \
+         "NAME auto none turns chatml alpaca human zephyr dialogpt",                 \
          "auto (from the file), "                                                    \
          "none (plain continuation), turns (User:/Bot:), chatml, alpaca, human, "    \
          "zephyr, dialogpt",                                                         \
@@ -72,7 +74,7 @@ int chat_check(const struct cli_verb *v, struct chat_options *o);
          0,                                                                          \
          0},                                                                         \
         CLI_ADAPTER_OPTION((c).adapters), CLI_SAMPLER_OPTIONS((c).sampler),          \
-        CLI_KV_OPTION((c).kv_name),                                                  \
+        CLI_LOOKAHEAD_OPTION((c).lookahead_name), CLI_KV_OPTION((c).kv_name),        \
     {                                                                                \
         "--threads", "-t", CLI_INT, &(c).n_threads, "N",                             \
             "threads, 0: one for each core", 0, POOL_MAX_THREADS                     \

@@ -135,7 +135,7 @@ static void redraw(struct line_input *in)
     const char *term = getenv("TERM");
     size_t columns = strlen(prompt(in->el)) +
                      wrap_columns(l->buffer, (size_t)(l->cursor - l->buffer));
-    size_t rows = columns / cli_columns(stdout);
+    size_t width = cli_columns(stdout), rows = width ? columns / width : 0;
     if (!term || !strcmp(term, "dumb"))
         putchar('\n');
     else if (rows)

@@ -16,6 +16,9 @@ const struct cli_verb verb_bench = {
     .usage = "bench -m MODEL [-m MODEL...] [options]",
     .example = "runt bench -m gpt2-q4.gguf -t 1,2 -d 0,512 --roofline\n"
                "runt bench -m gpt2-q4.gguf -m gpt2-q8.gguf -p 0 -b 1,8 -o json",
+    .about = "Measures how fast models read prompts and generate, with many "
+             "threads, depths and batches in turns. With --roofline it measures "
+             "what the machine could do at best.",
     .run = run,
 };
 
@@ -78,7 +81,8 @@ static int run(int argc, char **argv)
          "measure the machine, too: read bandwidth and 8-bit products", 0, 0},
         {"--profile", NULL, CLI_FLAG, &plan.profile, NULL,
          "show where a token's time goes", 0, 0},
-        {"--output", "-o", CLI_STR, &format_name, "FORMAT", "md, csv or json", 0, 0},
+        {"--output", "-o", CLI_STR, &format_name, "FORMAT md csv json",
+         "md, csv or json", 0, 0},
         {0},
     };
     struct cli_args args;

@@ -23,6 +23,10 @@ const struct cli_verb verb_eval = {
     .example = "runt eval -m gpt2-q4.gguf --base gpt2.gguf -f text.txt --window 1024\n"
                "runt eval -m gpt2-q4.gguf --task lambada -f lambada.jsonl\n"
                "runt eval -m gpt2-q4.gguf --derail --base gpt2.gguf -f prompts.txt",
+    .about = "Measures what a model is worth on a text: perplexity, and beside a "
+             "float model how far its predictions are (KL divergence). With "
+             "--task it scores tasks, with --derail it answers prompts at length "
+             "and counts loops.",
     .run = run,
 };
 
@@ -179,7 +183,7 @@ static int run(int argc, char **argv)
          "tokens from window to window, 0: all", 0, 1 << 20},
         {"--max-tokens", NULL, CLI_INT, &q.max_tokens, "N",
          "only the text's first N, 0: all", 0, 1e15},
-        {"--task", NULL, CLI_STR, &q.task_name, "NAME",
+        {"--task", NULL, CLI_STR, &q.task_name, "NAME lambada hellaswag",
          "score the file's tasks: lambada or hellaswag (jsonl or text)", 0, 0},
         {"--limit", NULL, CLI_INT, &q.limit, "N", "only the first N tasks, 0: all", 0,
          1e15},
@@ -194,7 +198,8 @@ static int run(int argc, char **argv)
          1e9},
         CLI_SAMPLER_OPTIONS(q.sampler),
         CLI_KV_OPTION(kv_name),
-        {"--output", "-o", CLI_STR, &format_name, "FORMAT", "text or json", 0, 0},
+        {"--output", "-o", CLI_STR, &format_name, "FORMAT text json", "text or json", 0,
+         0},
         {"--threads", "-t", CLI_INT, &q.n_threads, "N", "threads, 0: one for each core",
          0, POOL_MAX_THREADS},
         {0},

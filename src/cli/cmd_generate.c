@@ -22,6 +22,11 @@ const struct cli_verb verb_generate = {
         "runt generate -m gpt2-q4.gguf -p \"Once upon a time\" -n 100 -s 1\n"
         "runt generate -m gpt2-q4.gguf -f prompt.txt --temp 0 --stop \"The end\"\n"
         "runt generate -m gpt2-q4.gguf -f prompt.txt --prompt-cache prompt.kv",
+    .about = "Continues a text. The same seed gives the same text on every "
+             "machine. Tokens that the text itself makes likely are drafted and "
+             "checked several at a time (--lookahead) where that is faster; it "
+             "changes no text. When the context is full the older half is "
+             "forgotten.",
     .run = run,
 };
 
@@ -29,6 +34,7 @@ struct request {
     const char *prompt, *model_name, *cache;
     int64_t n_max, n_ctx, n_threads;
     enum runt_kv kv;
+    int32_t lookahead;
     bool hide_prompt, ignore_eos, special, profile;
     enum cli_format format;
     struct cli_list stops, adapters;
@@ -44,11 +50,12 @@ static void print_json(const struct strbuf *text, size_t n_prompt,
     cli_json_str(stdout, text->data ? text->data : "", text->len);
     printf(",\"dropped_tokens\":%zu,\"cached_tokens\":%zu", t->n_dropped, t->n_reused);
     printf(",\"prompt_tokens\":%zu,\"prompt_seconds\":%.6f,\"tokens\":%zu,"
-           "\"seconds\":%.6f,\"tokens_per_second\":%.3f,\"end\":\"%s\","
+           "\"seconds\":%.6f,\"tokens_per_second\":%.3f,\"drafted_tokens\":%zu,"
+           "\"accepted_tokens\":%zu,\"end\":\"%s\","
            "\"peak_bytes\":%zu}\n",
            n_prompt, prompt_seconds, a->n_tokens, a->seconds,
-           a->seconds > 0 ? (double)a->n_tokens / a->seconds : 0, ends[a->end],
-           cli_peak_rss());
+           a->seconds > 0 ? (double)a->n_tokens / a->seconds : 0, a->n_drafted,
+           a->n_accepted, ends[a->end], cli_peak_rss());
 }
 
 /* The tokens to start from; an empty prompt starts from the end-of-text token, after
@@ -82,6 +89,9 @@ static void print_profile(const struct timeline *t, const struct cli_profile *pr
     snprintf(title, sizeof title, "\ntokens drawn: %zu", a->n_tokens);
     if (a->n_tokens)
         cli_profile_print(stderr, title, &drawn);
+    if (t->lookahead)
+        fprintf(stderr, "\ntokens drafted: %zu, accepted: %zu\n", a->n_drafted,
+                a->n_accepted);
 }
 
 static int generate(const struct request *q, size_t n_text, struct runt_err *err)
@@ -107,6 +117,8 @@ static int generate(const struct request *q, size_t n_text, struct runt_err *err
     cli_progress_done();
     if (!rc)
         rc = timeline_open(&t, m, &so, &sa, err);
+    if (!rc)
+        rc = timeline_look_ahead(&t, q->lookahead, err);
     if (!rc)
         rc = prompt_tokens(m, q, n_text, &ids, &n, err);
     if (rc)
@@ -158,7 +170,8 @@ static int run(int argc, char **argv)
 {
     const struct cli_verb *v = &verb_generate;
     struct request q = {.n_max = 128, .sampler = cli_sampler_defaults()};
-    const char *file = NULL, *format_name = "text", *kv_name = "auto";
+    const char *file = NULL, *format_name = "text", *kv_name = "auto",
+               *lookahead = "auto";
     struct cli_option options[] = {
         {"--model", "-m", CLI_STR, &q.model_name, "MODEL", "model file or ORG/NAME", 0,
          0},
@@ -180,10 +193,11 @@ static int run(int argc, char **argv)
          "print only what is drawn", 0, 0},
         {"--prompt-cache", NULL, CLI_STR, &q.cache, "FILE",
          "keep the prompt computed in FILE, and start from what it holds", 0, 0},
+        CLI_LOOKAHEAD_OPTION(lookahead),
         CLI_KV_OPTION(kv_name),
         {"--profile", NULL, CLI_FLAG, &q.profile, NULL,
          "show on stderr where a token's time went", 0, 0},
-        {"--output", "-o", CLI_STR, &format_name, "FORMAT",
+        {"--output", "-o", CLI_STR, &format_name, "FORMAT text json",
          "text or json (with figures)", 0, 0},
         {"--threads", "-t", CLI_INT, &q.n_threads, "N", "threads, 0: one for each core",
          0, POOL_MAX_THREADS},
@@ -199,6 +213,8 @@ static int run(int argc, char **argv)
     rc = cli_format_parse(v, format_name, "text,json", &q.format);
     if (!rc)
         rc = cli_kv_parse(v, kv_name, &q.kv);
+    if (!rc)
+        rc = cli_lookahead_parse(v, lookahead, &q.lookahead);
     if (!rc && !q.model_name)
         rc = cli_misuse(v, "which model? name it with -m");
     if (!rc && q.prompt && file)

@@ -18,6 +18,11 @@ const struct cli_verb verb_merge = {
     .usage = "merge MODEL ADAPTER[:SCALE]... -o OUT.gguf [options]",
     .example = "runt merge gpt2.gguf tuned/adapter.gguf -o tuned.gguf\n"
                "runt merge gpt2.gguf a/best.gguf:0.5 b/best.gguf:0.5 -o both.gguf",
+    .about =
+        "Adds adapters, as 'runt train --lora' makes them, to the weights that they "
+        "were made for: the result is a model by itself, which computes what the "
+        "model with its adapters computes, and is rounded as any other.",
+    .operands = {"MODEL", "FILE"},
     .run = run,
 };
 

@@ -21,6 +21,11 @@ const struct cli_verb verb_train = {
         "runt train --data quotes.txt:2 --data books.txt.xz:1 --init gpt2 "
         "--tokenizer models/tiny-gpt2 --layers 4 --heads 4 --embd 256 --out fresh\n"
         "runt train --resume --out tuned",
+    .about = "Trains a model, from scratch or from one that there is, on texts "
+             "or dialogues. Checkpoints appear only when complete, so that "
+             "--resume goes on from the last one after any interruption, with "
+             "the same numbers. The folder of the run has the model, its "
+             "checkpoints and a log that 'runt plot' draws.",
     .run = run,
 };
 

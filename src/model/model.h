@@ -8,6 +8,7 @@
 #include "fmt/shape.h"
 #include "gguf/gguf.h"
 #include "runt/runt.h"
+#include "sample/sample.h"
 #include "tok/tok.h"
 
 struct model_linear {
@@ -42,6 +43,7 @@ struct model_adapter {
 struct runt_model {
     struct gguf *file; /* mapped; matrices are used where they lie, or packed */
     struct tok *tok;
+    struct model_tokens *tokens; /* for samplers */
     struct gpt2_shape shape;
     char *name, *chat_template; /* template NULL when there is none */
     uint64_t n_weights;
@@ -82,6 +84,12 @@ void model_tensor_at(const struct gpt2_shape *s, size_t i, char name[static 64],
  * n_vocab tokens (tok_vocab_pad). */
 void model_write_meta(struct gguf_writer *w, const struct gpt2_shape *s,
                       const struct tok_vocab *v, const char *name);
+
+/* ---- tokens for samplers (model_sampler.c) ---- */
+
+struct model_tokens;
+int model_tokens_new(struct model_tokens **out, struct runt_err *err);
+void model_tokens_free(struct model_tokens *t); /* NULL is fine */
 
 /* ---- random models (model_random.c) ---- */
 
@@ -127,8 +135,10 @@ struct runt_session {
     const struct runt_model *model;
     const struct model_tap *tap; /* or NULL */
     struct pool *pool;
-    uint32_t n_ctx, n_batch, n_seqs;
+    uint32_t n_ctx, n_batch, n_seqs, n_logits;
     uint32_t n_last; /* tokens of the last pass */
+    size_t last_row; /* of logits: the last token, at last_pos, of step 0, last_seq */
+    uint32_t last_seq, last_pos;
     enum kern_kv kv;
     bool all_logits;
     struct cpu_account account;
@@ -139,10 +149,11 @@ struct runt_session {
     float *x, *h;    /* [n_batch][n_embd] */
     float *qkv;      /* [n_batch][3 * n_embd] */
     float *ff;       /* [n_batch][n_ff] */
+    double *sum;     /* [n_embd], of an embedding */
     struct cpu_buffer
         input; /* act [n_batch][groups], x [n_batch][n_embd], low [n_batch][low_rank] */
     struct session_thread *threads; /* [n_threads] */
-    float *logits;                  /* [n_batch or n_seqs][n_vocab] */
+    float *logits;                  /* [n_batch or n_logits][n_vocab] */
     struct cpu_span *spans;         /* [n_batch] */
     size_t *out;                    /* [n_batch] */
 };
@@ -156,6 +167,7 @@ struct model_pass {
     size_t n_spans;
     const size_t *out;       /* [n_out]: tokens whose logits are wanted, ascending */
     size_t n_out, first_row; /* their first row in session->logits */
+    bool embed; /* instead, the final norm's output of every token to session->h */
     /* what attention reads and does in one layer; model_forward fills them in */
     uint64_t cache_bytes, attention_ops;
 };

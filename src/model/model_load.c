@@ -304,6 +304,8 @@ int runt_model_load(const char *path, runt_model **out, struct runt_err *err)
     pool_destroy(pool);
     if (!rc)
         rc = load_tokenizer(m, err);
+    if (!rc)
+        rc = model_tokens_new(&m->tokens, err);
     if (!rc) {
         m->name = meta_string(m->file, "general.name");
         m->chat_template = meta_string(m->file, "tokenizer.chat_template");
@@ -333,6 +335,7 @@ void runt_model_free(runt_model *m)
         mem_free(m->adapters[i].path);
     mem_free(m->adapters);
     gguf_close(m->file);
+    model_tokens_free(m->tokens);
     tok_destroy(m->tok);
     arena_free(&m->vectors);
     mem_free(m->blocks);

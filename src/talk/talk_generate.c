@@ -51,11 +51,15 @@ static int forget_half(runt_session *s, struct listener *l, struct runt_generate
     return 0;
 }
 
-/* Feed a drawn token; g->end is set where that cannot be. */
+/* Feed a drawn token, unless it is there because it was drafted; g->end is set where
+ * that cannot be. */
 static int feed(runt_session *s, int32_t id, const struct runt_generate_options *o,
                 struct listener *l, struct runt_generated *g, bool *ended,
                 struct runt_err *err)
 {
+    runt_lookahead *ahead = o->lookahead;
+    if (ahead && runt_lookahead_take(ahead, 0, id))
+        return 0;
     if (runt_session_pos(s) == runt_session_n_ctx(s)) {
         *ended = !o->slide;
         int rc = o->slide ? forget_half(s, l, g, err) : 0;
@@ -63,7 +67,11 @@ static int feed(runt_session *s, int32_t id, const struct runt_generate_options 
         if (rc || *ended)
             return rc;
     }
-    return runt_session_feed(s, &id, 1, err);
+    if (!ahead)
+        return runt_session_feed(s, &id, 1, err);
+    struct runt_step step = {0, &id, 1, 1};
+    runt_lookahead_limit(ahead, 0, o->n_max ? o->n_max - g->n_tokens : SIZE_MAX);
+    return runt_lookahead_step(ahead, &step, 1, err);
 }
 
 /* Draw and feed until something ends it. */
@@ -72,12 +80,13 @@ static int draw(runt_session *s, runt_sampler *sampler,
                 struct listener *l, struct runt_generated *g, struct runt_err *err)
 {
     const runt_model *m = runt_session_model(s);
+    const float *logits = runt_session_logits(s);
     bool ended = false;
     int rc = 0;
     g->end = RUNT_END_LENGTH;
     while (!rc && !ended && (!o->n_max || g->n_tokens < o->n_max)) {
         int32_t id;
-        rc = runt_sampler_pick(sampler, runt_session_logits(s), &id, err);
+        rc = runt_sampler_pick(sampler, logits, &id, err);
         if (rc)
             break;
         g->n_tokens++;
@@ -97,8 +106,18 @@ static int draw(runt_session *s, runt_sampler *sampler,
             break;
         }
         rc = feed(s, id, o, l, g, &ended, err);
+        logits = o->lookahead ? runt_lookahead_logits(o->lookahead, 0)
+                              : runt_session_logits(s);
     }
     return rc;
+}
+
+static void count_drafts(const struct runt_generate_options *o, uint64_t *drafted,
+                         uint64_t *accepted)
+{
+    *drafted = *accepted = 0;
+    if (o->lookahead)
+        runt_lookahead_counts(o->lookahead, drafted, accepted);
 }
 
 int runt_generate(runt_session *s, runt_sampler *sampler,
@@ -115,15 +134,22 @@ int runt_generate(runt_session *s, runt_sampler *sampler,
     int rc = runt_stream_new(o->stops, o->n_stops, o->skip_space, &stream, err);
     if (rc)
         return rc;
+    uint64_t drafted, accepted, drafted_now, accepted_now;
+    count_drafts(o, &drafted, &accepted);
     double t0 = seconds();
     rc = draw(s, sampler, o, stream, &l, &g, err);
+    if (o->lookahead)
+        runt_lookahead_stop(o->lookahead, 0);
+    count_drafts(o, &drafted_now, &accepted_now);
+    g.n_drafted = (size_t)(drafted_now - drafted);
+    g.n_accepted = (size_t)(accepted_now - accepted);
     /* what is held is text, too, unless the caller wants no more */
     if (g.end != RUNT_END_STOP && g.end != RUNT_END_CALLER &&
         runt_stream_end(stream, listen, &l))
         g.end = RUNT_END_CALLER;
     g.seconds = seconds() - t0;
     runt_stream_free(stream);
-    if (!rc)
+    if (!rc && out)
         *out = g;
     return rc;
 }

@@ -16,7 +16,8 @@ TOP = os.environ.get("RUNT_SOURCE_ROOT") or os.path.abspath(
 # A room may include rooms of strictly lower levels, and itself.
 LEVELS = {"base": 0, "comm": 1, "fmt": 1, "gguf": 2, "tok": 2, "kern": 2, "back": 3, "import": 3,
           "sample": 3, "model": 4, "talk": 5, "eval": 5, "train": 6,
-          "quant": 7, "report": 8, "cli": 10}
+          "quant": 7, "report": 8, "serve": 9,
+          "cli": 10}
 
 
 def sources(*tops):
@@ -122,7 +123,8 @@ def clang_format_is_clean():
     tool = shutil.which("clang-format")
     if not tool:
         raise Skip("no clang-format")
-    files = [p for p in sources("src", "tests", "include") if "unicode_tables" not in p]
+    files = [p for p in sources("src", "tests", "include", "examples")
+             if "unicode_tables" not in p]
     done = subprocess.run([tool, "--dry-run", "-Werror", *files], capture_output=True,
                           text=True)
     assert done.returncode == 0, done.stderr[:2000]
