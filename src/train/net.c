@@ -203,7 +203,7 @@ static int source_rows(const struct tensor_source *src, size_t i, uint64_t row,
     const struct net_param *p = &n->params[i];
     memcpy(out, n->w + p->at + row * p->desc.n_cols,
            n_rows * p->desc.n_cols * sizeof *out);
-    net_lora_merge(n, p, row, n_rows, out);
+    net_lora_merge(n, i, row, n_rows, out);
     return 0;
 }
 

@@ -133,6 +133,10 @@ double net_run(struct net *n, const struct net_batch *b);
  * none. */
 bool net_range(const struct net *n, uint32_t layer, size_t *from, size_t *to);
 
+/* The adapter of parameter p; false: it has none. */
+struct adapter_matrix;
+bool net_lora_at(const struct net *n, size_t p, struct adapter_matrix *out);
+
 /* Multiply-adds times two of a token's forward and backward pass. */
 double net_flops(const struct net *n, size_t seq_len);
 

@@ -90,13 +90,25 @@ void net_lora_begin(struct net *n)
     }
 }
 
-void net_lora_merge(const struct net *n, const struct net_param *p, uint64_t row,
-                    uint64_t n_rows, float *w)
+bool net_lora_at(const struct net *n, size_t p, struct adapter_matrix *out)
 {
-    if (!p->lora)
-        return;
-    const struct net_param *a = &n->params[p->lora], *b = a + 1;
-    size_t rank = a->desc.n_rows;
-    adapter_merge(p->desc.n_cols, n_rows, rank, (double)n->scale, n->w + a->at,
-                  n->w + b->at + row * rank, w);
+    const struct net_param *q = &n->params[p], *a = &n->params[q->lora], *b = a + 1;
+    if (!q->lora)
+        return false;
+    *out = (struct adapter_matrix){.n_in = (size_t)q->desc.n_cols,
+                                   .n_out = (size_t)q->desc.n_rows,
+                                   .rank = (size_t)a->desc.n_rows,
+                                   .scale = (double)n->scale,
+                                   .a = n->w + a->at,
+                                   .b = n->w + b->at};
+    memcpy(out->name, q->desc.name, sizeof out->name);
+    return true;
+}
+
+void net_lora_merge(const struct net *n, size_t p, uint64_t row, uint64_t n_rows,
+                    float *w)
+{
+    struct adapter_matrix m;
+    if (net_lora_at(n, p, &m))
+        adapter_merge(m.n_in, n_rows, m.rank, m.scale, m.a, m.b + row * m.rank, w);
 }
