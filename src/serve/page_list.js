@@ -6,7 +6,7 @@ const chats = (() => {
   let onOpen = () => {};
 
   function row(c) {
-    const here = c.id === chat.current().id, title = c.title || 'Without a name';
+    const here = c.id === chat.current().id && !$('chat').hidden, title = c.title || 'Without a name';
     const open = make('button', {class: 'title', type: 'button', title,
       'aria-current': here ? 'true' : null, click: () => onOpen(c.id)}, title);
     if (chat.isRunning(c.id))
@@ -87,7 +87,7 @@ const chats = (() => {
     store.remove(c.id);
     if (here) onOpen(null);
     else show();
-    notice('“' + (c.title || 'Without a name') + '” was deleted.', 'Undo', () => {
+    notice('“' + isolate(c.title || 'Without a name') + '” was deleted.', 'Undo', () => {
       store.put(store.cleanChat(c));
       if (here) onOpen(c.id);
       else show();
@@ -104,7 +104,7 @@ const chats = (() => {
       else found = 'The file is too large for a conversation.';
     } catch { /* said below */ }
     if (typeof found === 'string') {
-      notice(file.name + ': ' + found);
+      notice(isolate(file.name) + ': ' + found);
       return;
     }
     const first = found.messages.find((m) => m.role === 'user');

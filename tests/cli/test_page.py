@@ -22,7 +22,7 @@ LIMIT = 1200  # seconds for one file of cases
 
 
 def browser():
-    for name in ("chromium", "chromium-browser", "google-chrome"):
+    for name in ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome"):
         if shutil.which(name):
             return shutil.which(name)
     raise Skip("Chromium is not there")
@@ -104,6 +104,11 @@ def what_the_browser_keeps():
 @test
 def what_goes_wrong():
     run("faults")
+
+
+@test
+def texts_that_nobody_expects():
+    run("hostile")
 
 
 @test
