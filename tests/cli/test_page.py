@@ -52,10 +52,14 @@ def install():
                    " ".join(done.stderr.split())[-200:])
 
 
+def wanted(name):
+    if sys.argv[1:] and name not in sys.argv[1:]:
+        raise Skip("not asked for")
+
+
 def run(name, which="", url=""):
     """The cases of a file as cases of ours."""
-    if sys.argv[1:] and name not in sys.argv[1:]:
-        return
+    wanted(name)
     env = dict(os.environ, RUNT_NPM=FOLDER, RUNT_CHROMIUM=browser(), RUNT_URL=url,
                RUNT_SLOW=str(2 * SLOW))
     install()
@@ -123,9 +127,7 @@ def for_everybody():
 
 @test
 def with_the_real_server():
-    browser(), install()
-    if sys.argv[1:] and "real" not in sys.argv[1:]:
-        return
+    wanted("real"), browser(), install()
     models = ["-m", "f16=" + tiny("f16"), "-m", "q8=" + tiny("q8_0")]
     with Server(*models, "--temp", "0.55", model="q4=" + tiny()) as s:
         run("real", "^plain:", "http://127.0.0.1:%d/" % s.port)

@@ -1,6 +1,6 @@
 // Texts that nobody would write on a page of their own: letters from right to left, words
 // without an end, emoji of many parts, markup, and conversations of any length.
-import {PHONE, assert, gate, main, test} from './harness.mjs';
+import {PHONE, assert, gate, long, main, test} from './harness.mjs';
 import {entry} from './mock.mjs';
 
 const HEBREW = 'שלום, מה שלומך היום?', FAMILY = '👩‍👩‍👧‍👦', FLAG = '🇮🇸';
@@ -41,7 +41,7 @@ test('emoji come whole, and names are cut between them', async (s) => {
 });
 
 // Everything that can have a name has a long one.
-const long = async (s) => {
+const endless = async (s) => {
   const name = 'a-model-of-' + 'x'.repeat(180);
   s.mock.models = [entry(name, 123e9, 16.25, {tokens_per_second: 12345, template: null}),
     entry('שם-' + 'ארוך'.repeat(40), 1, 0.01)];
@@ -61,8 +61,8 @@ const long = async (s) => {
   await s.page.waitForSelector('#ask-send:not([hidden])', {state: 'attached'});
   await s.fits();
 };
-test('words and names without an end', long);
-test('words and names without an end, on a telephone', long,
+long('words and names without an end', endless);
+test('words and names without an end, on a telephone', endless,
   {viewport: PHONE, hasTouch: true, isMobile: true});
 
 const messages = Array.from({length: 200}, (_, i) => i % 2 ? {role: 'assistant',
@@ -98,7 +98,7 @@ test('two hundred messages are drawn at once, and the two hundred and first come
   localStorage.setItem('runt.chat.long', JSON.stringify(chat));
 }, {title: 'Long', updated: 5, messages})});
 
-test('an answer of one hundred thousand letters', async (s) => {
+long('an answer of one hundred thousand letters', async (s) => {
   const piece = 'A hundred letters, in lines that end now and then, of which there are many, and so on and on.\n';
   s.mock.reply = () => ({pieces: Array.from({length: 1000}, () => piece)});
   await s.talk('Go on');
@@ -107,7 +107,7 @@ test('an answer of one hundred thousand letters', async (s) => {
   assert.equal((await s.texts())[1].length, 1000 * piece.length - 1);
 });
 
-test('fences without an end', async (s) => {
+long('fences without an end', async (s) => {
   s.mock.reply = () => ({pieces: ['```\n'.repeat(2001), '~~~\n', '`'.repeat(5000)]});
   await s.talk('Go');
   assert.equal(await s.page.locator('#messages .answer pre').count(), 1001);
