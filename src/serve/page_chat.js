@@ -189,9 +189,12 @@ const chat = (() => {
   // Ask until it fits.
   async function ask(job) {
     const c = job.chat, upTo = c.messages.indexOf(job.message);
+    let drawn = c.skip;
     makeRoom(c, upTo, contextOf(job.answer));
     for (;;) {
-      const skipped = c.skip, list = sent(c, upTo);
+      const list = sent(c, upTo);
+      if (drawn !== c.skip && c === current) render();
+      drawn = c.skip;
       try {
         const result = await api.chat({model: job.answer.model, messages: list,
           ...panel.sampling()}, job);
@@ -199,8 +202,6 @@ const chat = (() => {
         return result;
       } catch (e) {
         if (e.kind !== 'context' || !forgetOne(c, upTo)) throw e;
-      } finally {
-        if (skipped !== c.skip && c === current) render();
       }
     }
   }

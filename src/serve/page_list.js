@@ -10,7 +10,7 @@ const chats = (() => {
     const open = make('button', {class: 'title', type: 'button', title,
       'aria-current': here ? 'true' : null, click: () => onOpen(c.id)}, title);
     if (chat.isRunning(c.id))
-      open.append(make('span', {class: 'busy'}, make('span', {class: 'unseen'}, ', answering')));
+      open.append(make('span', {class: 'busy'}, make('span', {class: 'unseen'}, ' (answering)')));
     return make('li', {'data-id': c.id}, open,
       make('button', {class: 'icon small', type: 'button', popovertarget: 'chat-menu',
         'aria-label': 'Rename, export or delete “' + title + '”', 'aria-haspopup': 'dialog',

@@ -237,6 +237,7 @@ test('room for the answer is made before the context is full', async (s) => {
   assert.equal(mock.asked[1].messages.length, 3);
   await s.talk('c'.repeat(30)); // would make 140: all but the last question go
   assert.deepEqual(mock.asked[2].messages.map((m) => m.content), ['c'.repeat(30)]);
+  assert.match(await s.text('#messages > li:nth-child(5)'), /no longer sees what stands above/);
 });
 
 test('one message that does not fit', async (s) => {
