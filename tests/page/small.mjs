@@ -218,4 +218,17 @@ long('answers here and in a conversation at the same time', async (s) => {
   assert.equal((await s.texts())[1], 'Slow answer');
 });
 
+test('the view is marked in the list, and no menu of the other stays over it', async (s) => {
+  const {page} = s, marked = () => page.$$eval('#side [aria-current]', (l) =>
+    l.map((e) => e.id || e.textContent));
+  await s.talk('Hello');
+  assert.deepEqual(await marked(), ['Hello']);
+  await page.click('#model');
+  await page.keyboard.press('Alt+Shift+C');
+  await page.waitForSelector('#models', {state: 'hidden'});
+  assert.deepEqual(await marked(), ['to-small']);
+  await page.keyboard.press('Alt+Shift+C');
+  await s.until(async () => (await marked())[0] === 'Hello');
+});
+
 await main();
