@@ -13,7 +13,7 @@
 static void open_timeline(struct timeline *t, const runt_model *m, uint32_t n_ctx)
 {
     struct runt_session_options so = {.n_ctx = n_ctx};
-    struct runt_sampler_options sa = runt_sampler_defaults();
+    struct cli_sampler sa = cli_sampler_defaults();
     struct runt_err err;
     sa.temp = 0;
     if (timeline_open(t, m, &so, &sa, &err))

@@ -4,37 +4,6 @@
 #include "base/err.h"
 #include "base/file.h"
 
-#include <time.h>
-
-struct cli_sampler cli_sampler_defaults(void)
-{
-    struct runt_sampler_options o = runt_sampler_defaults();
-    /* decimal again: 0.8f shown as a double would be 0.800000011920929 */
-    return (struct cli_sampler){.temp = 0.8,
-                                .top_p = 0.95,
-                                .min_p = 0.05,
-                                .repeat_penalty = 1,
-                                .top_k = o.top_k,
-                                .repeat_last = o.repeat_last,
-                                .seed = -1};
-}
-
-struct runt_sampler_options cli_sampler_options(const struct cli_sampler *s)
-{
-    struct runt_sampler_options o = runt_sampler_defaults();
-    struct timespec t;
-    clock_gettime(CLOCK_REALTIME, &t);
-    o.temp = (float)s->temp;
-    o.top_k = (int32_t)s->top_k;
-    o.top_p = (float)s->top_p;
-    o.min_p = (float)s->min_p;
-    o.repeat_penalty = (float)s->repeat_penalty;
-    o.repeat_last = (int32_t)s->repeat_last;
-    o.seed = s->seed >= 0 ? (uint64_t)s->seed
-                          : (uint64_t)t.tv_sec * 1000000007u + (uint64_t)t.tv_nsec;
-    return o;
-}
-
 /* ---- text for a person ---- */
 
 int answer_text_put(void *ctx, const char *text, size_t n)
@@ -69,18 +38,31 @@ int answer_show(FILE *out, const char *bytes, size_t n, struct runt_err *err)
 /* ---- a session and its prompt ---- */
 
 int timeline_open(struct timeline *t, const runt_model *m,
-                  const struct runt_session_options *so,
-                  const struct runt_sampler_options *sa, struct runt_err *err)
+                  const struct runt_session_options *so, const struct cli_sampler *s,
+                  struct runt_err *err)
 {
-    struct runt_model_info info;
-    runt_model_info(m, &info);
     *t = (struct timeline){0};
     int rc = runt_session_open(m, so, &t->session, err);
     if (!rc)
-        rc = runt_sampler_new(sa, info.n_vocab, &t->sampler, err);
+        rc = timeline_set_sampler(t, m, s, err);
     if (rc)
         timeline_close(t);
     return rc;
+}
+
+int timeline_set_sampler(struct timeline *t, const runt_model *m,
+                         const struct cli_sampler *s, struct runt_err *err)
+{
+    runt_sampler *sampler;
+    runt_grammar *grammar;
+    int rc = cli_sampler_open(s, m, &sampler, &grammar, err);
+    if (rc)
+        return rc;
+    runt_sampler_free(t->sampler);
+    runt_grammar_free(t->grammar);
+    t->sampler = sampler;
+    t->grammar = grammar;
+    return 0;
 }
 
 int timeline_look_ahead(struct timeline *t, int32_t n_drafts, struct runt_err *err)
@@ -101,6 +83,7 @@ void timeline_close(struct timeline *t)
     runt_lookahead_free(t->lookahead);
     runt_session_close(t->session);
     runt_sampler_free(t->sampler);
+    runt_grammar_free(t->grammar);
     *t = (struct timeline){0};
 }
 

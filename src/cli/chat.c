@@ -237,16 +237,7 @@ out:
 
 int chat_new_sampler(struct chat *c, struct runt_err *err)
 {
-    struct runt_sampler_options so = cli_sampler_options(&c->o->sampler);
-    struct runt_model_info info;
-    runt_sampler *s = NULL;
-    runt_model_info(c->model, &info);
-    int rc = runt_sampler_new(&so, info.n_vocab, &s, err);
-    if (rc)
-        return rc;
-    runt_sampler_free(c->timeline.sampler);
-    c->timeline.sampler = s;
-    return 0;
+    return timeline_set_sampler(&c->timeline, c->model, &c->o->sampler, err);
 }
 
 /* ---- reading ---- */
@@ -391,7 +382,6 @@ static void use_utf8(void)
 static int open_chat(struct chat *c, struct runt_err *err)
 {
     struct runt_session_options so = runt_session_defaults();
-    struct runt_sampler_options sa = cli_sampler_options(&c->o->sampler);
     struct line_options lo = {.script = c->o->script,
                               .history = !c->o->no_history,
                               .words = chat_words,
@@ -403,7 +393,7 @@ static int open_chat(struct chat *c, struct runt_err *err)
     if (!rc)
         choose_template(c);
     if (!rc)
-        rc = timeline_open(&c->timeline, c->model, &so, &sa, err);
+        rc = timeline_open(&c->timeline, c->model, &so, &c->o->sampler, err);
     if (!rc)
         rc = timeline_look_ahead(&c->timeline, c->o->lookahead, err);
     if (!rc && c->o->cache && file_exists(c->o->cache))

@@ -74,7 +74,8 @@ int chat_check(const struct cli_verb *v, struct chat_options *o);
          0,                                                                          \
          0},                                                                         \
         CLI_ADAPTER_OPTION((c).adapters), CLI_SAMPLER_OPTIONS((c).sampler),          \
-        CLI_LOOKAHEAD_OPTION((c).lookahead_name), CLI_KV_OPTION((c).kv_name),        \
+        CLI_GRAMMAR_OPTIONS((c).sampler), CLI_LOOKAHEAD_OPTION((c).lookahead_name),  \
+        CLI_KV_OPTION((c).kv_name),                                                  \
     {                                                                                \
         "--threads", "-t", CLI_INT, &(c).n_threads, "N",                             \
             "threads, 0: one for each core", 0, POOL_MAX_THREADS                     \

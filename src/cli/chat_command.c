@@ -11,14 +11,14 @@
 /* ---- /set ---- */
 
 /* What /set knows: every option of the sampler, by its name without dashes. */
-#define SETTINGS(c)                                            \
-    {                                                          \
-        CLI_SAMPLER_OPTIONS((c)->o->sampler),                  \
-            {"-n",    NULL,                                    \
-             CLI_INT, &(c)->o->n_max,                          \
-             "N",     "tokens an answer at most, 0: no limit", \
-             0,       1e15},                                   \
-            {0},                                               \
+#define SETTINGS(c)                                                                 \
+    {                                                                               \
+        CLI_SAMPLER_OPTIONS((c)->o->sampler), CLI_GRAMMAR_OPTIONS((c)->o->sampler), \
+            {"-n",    NULL,                                                         \
+             CLI_INT, &(c)->o->n_max,                                               \
+             "N",     "tokens an answer at most, 0: no limit",                      \
+             0,       1e15},                                                        \
+            {0},                                                                    \
     }
 
 static const char *setting_name(const struct cli_option *o)

@@ -86,14 +86,16 @@ static int on_answers(const struct request *q, const runt_model *m,
 {
     struct derail_options o = {.n_tokens = (size_t)q->n_tokens,
                                .n_samples = (size_t)q->n_samples,
-                               .sampler = cli_sampler_options(&q->sampler),
                                .n_threads = (unsigned)q->n_threads,
                                .kv = q->kv,
                                .progress = cli_progress};
     struct derail_prompt *prompts = NULL;
     struct derail_result r = {0};
     size_t n_prompts = 0;
-    int rc = derail_prompts(text, n, q->path, &prompts, &n_prompts, err);
+    struct cli_sampler_room room;
+    int rc = cli_sampler_options(&q->sampler, &room, &o.sampler, err);
+    if (!rc)
+        rc = derail_prompts(text, n, q->path, &prompts, &n_prompts, err);
     if (!rc)
         rc = derail_run(m, base, prompts, n_prompts, &o, &r, err);
     cli_progress_done();
@@ -102,6 +104,7 @@ static int on_answers(const struct request *q, const runt_model *m,
                           cli_seconds() - t0);
     derail_result_free(&r);
     runt_free(prompts);
+    cli_sampler_room_free(&room);
     return rc;
 }
 

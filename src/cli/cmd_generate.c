@@ -108,7 +108,6 @@ static int generate(const struct request *q, size_t n_text, struct runt_err *err
     struct runt_generated a = {0};
     struct cli_profile prompt;
     struct runt_session_options so = runt_session_defaults();
-    struct runt_sampler_options sa = cli_sampler_options(&q->sampler);
     so.n_ctx = (uint32_t)q->n_ctx;
     so.n_threads = (uint32_t)q->n_threads;
     so.kv = q->kv;
@@ -116,7 +115,7 @@ static int generate(const struct request *q, size_t n_text, struct runt_err *err
     int rc = convert_model_load(q->model_name, &q->adapters, &m, err);
     cli_progress_done();
     if (!rc)
-        rc = timeline_open(&t, m, &so, &sa, err);
+        rc = timeline_open(&t, m, &so, &q->sampler, err);
     if (!rc)
         rc = timeline_look_ahead(&t, q->lookahead, err);
     if (!rc)
@@ -184,6 +183,7 @@ static int run(int argc, char **argv)
         {"--ctx-size", "-c", CLI_INT, &q.n_ctx, "N", "context, 0: the model's", 0,
          1 << 20},
         CLI_SAMPLER_OPTIONS(q.sampler),
+        CLI_GRAMMAR_OPTIONS(q.sampler),
         {"--stop", NULL, CLI_LIST, &q.stops, "TEXT", "stop before this text", 0, 0},
         {"--ignore-eos", NULL, CLI_FLAG, &q.ignore_eos, NULL,
          "go on after the end-of-text token", 0, 0},
@@ -219,6 +219,8 @@ static int run(int argc, char **argv)
         rc = cli_misuse(v, "which model? name it with -m");
     if (!rc && q.prompt && file)
         rc = cli_misuse(v, "-p and -f exclude each other");
+    if (!rc && q.ignore_eos && (q.sampler.grammar || q.sampler.json_schema))
+        rc = cli_misuse(v, "--ignore-eos is not for a grammar, whose texts end");
     for (size_t i = 0; i < q.stops.n && !rc; i++)
         if (!*q.stops.items[i])
             rc = cli_misuse(v, "--stop wants a text that is not empty");

@@ -3,8 +3,8 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "base/pool.h"
-#include "cli/answer.h"
 #include "cli/cli_adapter.h"
+#include "cli/cli_sampler.h"
 #include "cli/cli_session.h"
 #include "cli/convert.h"
 #include "cli/verbs.h"
@@ -38,6 +38,7 @@ struct setting {
     struct serve_options serve;
     struct cli_list models, adapters, keys, origins;
     struct cli_sampler sampler;
+    struct cli_sampler_room room;
     const char *kv, *template, *key_file, *max_body, *log;
     int64_t n_ctx, n_threads, n_seqs, port, max_waiting, max_connections;
 
@@ -238,7 +239,6 @@ static int check(const struct cli_verb *v, struct setting *s)
     o->port = (uint16_t)s->port;
     o->max_waiting = (size_t)s->max_waiting;
     o->max_connections = (size_t)s->max_connections;
-    o->sampler = cli_sampler_options(&s->sampler);
     o->seeded = s->sampler.seed >= 0;
     o->origins = s->origins.items;
     o->n_origins = s->origins.n;
@@ -251,6 +251,8 @@ static int check(const struct cli_verb *v, struct setting *s)
 static int serve(const struct cli_verb *v, struct setting *s, struct runt_err *err)
 {
     int rc = check(v, s);
+    if (!rc)
+        rc = cli_sampler_options(&s->sampler, &s->room, &s->serve.sampler, err);
     if (!rc)
         rc = read_keys(v, s, err);
     if (!rc)
@@ -275,6 +277,7 @@ static void free_setting(struct setting *s)
     }
     if (s->log_file && s->log_file != stdout)
         fclose(s->log_file);
+    cli_sampler_room_free(&s->room);
     mem_free(s->loaded);
     mem_free(s->names);
     mem_free(s->notes);

@@ -97,7 +97,7 @@ def check_names(lines):
     """Verbs and options of `runt` commands that are not run."""
     text = "\n".join(lines).replace("\\\n", " ")
     n = 0
-    for command in re.split(r"\n|\||&&|;", text):
+    for command in re.split(r"""\n|\||&&|;(?=(?:[^"\n]*"[^"\n]*")*[^"\n]*$)""", text, flags=re.M):
         command = re.sub(r"^\s*(\w+=\S*\s+)*", "", command)
         if not re.match(r"(\S*/)?runt\b", command):  # also the inside of quotes
             continue
