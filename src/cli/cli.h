@@ -103,6 +103,7 @@ void cli_catch_interrupt(void);
 bool cli_interrupted(void);
 bool cli_terminated(void); /* by SIGTERM, SIGHUP or a second SIGINT: all is to end */
 void cli_clear_interrupt(void);
+int cli_signals(void); /* how many came, whatever was cleared; at most 2 are counted */
 
 /* -o md|csv|json|text */
 enum cli_format { CLI_TEXT, CLI_MD, CLI_CSV, CLI_JSON };

@@ -14,10 +14,11 @@
 #include <time.h>
 #include <unistd.h>
 
-static volatile sig_atomic_t interrupted, terminated;
+static volatile sig_atomic_t interrupted, terminated, n_signals;
 
 static void on_signal(int sig)
 {
+    n_signals = n_signals + (n_signals < 2);
     if (sig != SIGINT || interrupted)
         terminated = 1;
     interrupted = 1;
@@ -41,6 +42,11 @@ void cli_catch_interrupt(void)
 bool cli_interrupted(void)
 {
     return interrupted || terminated;
+}
+
+int cli_signals(void)
+{
+    return n_signals;
 }
 
 bool cli_terminated(void)

@@ -81,14 +81,11 @@ static void write_log(void *ctx, const char *line)
 static int stopping(void *ctx)
 {
     struct setting *s = ctx;
-    if (!cli_interrupted())
-        return s->draining;
-    if (s->draining)
-        return 2;
-    cli_clear_interrupt();
-    s->draining = true;
-    fprintf(stderr, "runt serve: finishing what runs; a second signal ends it\n");
-    return 1;
+    int n = cli_signals();
+    if (n && !s->draining)
+        fprintf(stderr, "runt serve: finishing what runs; a second signal ends it\n");
+    s->draining = n > 0;
+    return n;
 }
 
 /* ---- models ---- */

@@ -101,6 +101,7 @@ struct schema {
     struct schema_block *blocks;
     size_t n_bytes;            /* of all blocks */
     size_t work;               /* steps so far */
+    size_t at;                 /* in its 'enum' stands the value that is looked at */
     struct ref_set *seen;      /* schema_read.c */
     struct memo *memo;         /* schema_build.c */
     struct matching *matching; /* schema_valid.c */

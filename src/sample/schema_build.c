@@ -81,7 +81,10 @@ static void add_values(struct schema *c, uint32_t rule, const struct schema_shap
         add_value(c, rule, s, constant);
     else
         json_array_foreach(json_object_get(s->values, "enum"), i, v)
+        {
+            c->at = i;
             add_value(c, rule, s, v);
+        }
 }
 
 /* ---- arrays ---- */

@@ -225,15 +225,22 @@ static bool object_is_valid(struct schema *c, const json_t *schema, const json_t
     return true;
 }
 
-static bool has_value(const json_t *schema, const json_t *value)
+static bool has_value(struct schema *c, const json_t *schema, const json_t *value)
 {
     const json_t *constant = get(schema, "const"), *list = get(schema, "enum");
     size_t i;
     json_t *v;
     if (constant && !equal(constant, value))
         return false;
-    json_array_foreach(list, i, v) if (equal(v, value)) return true;
-    return !list;
+    if (!list || json_array_get(list, c->at) == value)
+        return true;
+    json_array_foreach(list, i, v)
+    {
+        schema_spend(c, 1);
+        if (c->rc || equal(v, value))
+            return true;
+    }
+    return false;
 }
 
 /* Exactly one branch: sure when one surely holds and no other may; possible when one
@@ -279,7 +286,7 @@ static bool valid(struct schema *c, const json_t *schema, const json_t *value,
         return maybe;
     }
     unsigned type = type_of(value);
-    if (!(schema_types(schema) & type) || !has_value(schema, value))
+    if (!(schema_types(schema) & type) || !has_value(c, schema, value))
         return false;
     if ((type & T_NUMBER && !number_is_valid(schema, value)) ||
         (type == T_STRING && !string_is_valid(c, schema, value, maybe)) ||
@@ -320,8 +327,12 @@ static bool values_exclude(struct schema *c, const struct schema_shape *listing,
     if (constant)
         return !valid_for_parts(c, listing, constant) ||
                !valid_for_parts(c, other, constant);
-    json_array_foreach(list, i, v) if (valid_for_parts(c, listing, v) &&
-                                       valid_for_parts(c, other, v)) return false;
+    json_array_foreach(list, i, v)
+    {
+        c->at = i;
+        if (valid_for_parts(c, listing, v) && valid_for_parts(c, other, v))
+            return false;
+    }
     return true;
 }
 

@@ -145,6 +145,30 @@ void http_resume(struct exchange *x)
 
 /* ---- reading ---- */
 
+static enum MHD_Result count_header(void *cls, enum MHD_ValueKind kind, const char *key,
+                                    const char *value)
+{
+    size_t *n = cls;
+    (void)kind;
+    (void)value;
+    n[0] += !strcasecmp(key, "Content-Length");
+    n[1] += !strcasecmp(key, "Transfer-Encoding");
+    return MHD_YES;
+}
+
+/* A body whose end a proxy before us may see elsewhere (RFC 9112, 6.1 and 6.3). */
+static bool check_framing(struct exchange *x)
+{
+    size_t n[2] = {0};
+    const char *encoding = http_header(x, "Transfer-Encoding");
+    MHD_get_connection_values(x->connection->mhd, MHD_HEADER_KIND, count_header, n);
+    if (n[0] + n[1] > 1)
+        api_fail(&x->refused, 400, NULL, NULL, "the body's length is given twice");
+    else if (encoding && strcasecmp(encoding, "chunked"))
+        api_fail(&x->refused, 501, NULL, NULL, "the only transfer coding is chunked");
+    return !x->refused.status;
+}
+
 static void begin(struct exchange *x, const char *url, const char *method,
                   const char *version)
 {
@@ -155,7 +179,9 @@ static void begin(struct exchange *x, const char *url, const char *method,
     snprintf(x->forwarded, sizeof x->forwarded, "%s", forwarded ? forwarded : "");
     x->old_http = strcmp(version, MHD_HTTP_VERSION_1_1) != 0;
     access_request_id(http_header(x, "X-Request-Id"), x->id);
-    route_choose(x);
+    x->misframed = !check_framing(x);
+    if (!x->misframed)
+        route_choose(x);
     const char *length = http_header(x, "Content-Length");
     if (!x->refused.status && length &&
         strtoull(length, NULL, 10) > x->server->o->max_body)
@@ -164,14 +190,15 @@ static void begin(struct exchange *x, const char *url, const char *method,
                  x->server->o->max_body);
 }
 
-/* A refusal that does not wait for the body: the client asks whether it may send it, or
- * it is so long that the connection is worth less than reading it. */
+/* A refusal that does not wait for the body: nobody knows where it ends, the client
+ * asks whether it may send it, or it is so long that the connection is worth less than
+ * reading it. */
 static bool refuse_now(const struct exchange *x)
 {
     const char *length = http_header(x, "Content-Length"),
                *expect = http_header(x, "Expect");
-    return x->refused.status &&
-           (expect || (length && strtoull(length, NULL, 10) > MAX_SWALLOW));
+    return x->refused.status && (x->misframed || expect ||
+                                 (length && strtoull(length, NULL, 10) > MAX_SWALLOW));
 }
 
 static void take_body(struct exchange *x, const char *bytes, size_t n)

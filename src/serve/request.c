@@ -410,8 +410,9 @@ int request_parse(enum request_kind kind, const char *body, size_t n,
     if (rc)
         return rc;
     const json_t *model = request_member(r.root, "model");
-    if (model && !json_is_string(model))
-        rc = api_fail(e, 400, NULL, "model", "'model' must be a string");
+    if (model && (!json_is_string(model) ||
+                  memchr(json_string_value(model), 0, json_string_length(model))))
+        rc = api_fail(e, 400, NULL, "model", "'model' must be a string without NUL");
     else
         r.model = json_string_value(model);
     if (!rc)

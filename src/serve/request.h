@@ -19,7 +19,8 @@ enum {
     REQUEST_MAX_STOPS = 16,
     REQUEST_MAX_STOP_BYTES = 1024,
     REQUEST_MAX_BIAS = 1024,
-    REQUEST_MAX_TOP = 20 /* top_logprobs */
+    REQUEST_MAX_GRAMMAR = 128 << 10, /* bytes of a grammar or schema */
+    REQUEST_MAX_TOP = 20             /* top_logprobs */
 };
 
 enum request_kind { REQUEST_CHAT, REQUEST_COMPLETION, REQUEST_EMBEDDING };

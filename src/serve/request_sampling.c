@@ -41,10 +41,21 @@ static int parse_seed(struct request *r, struct api_error *e)
     return rc < 0 ? -1 : 0;
 }
 
+/* They are worked out while others wait. */
+static int check_grammar_size(size_t n, const char *key, struct api_error *e)
+{
+    return n > REQUEST_MAX_GRAMMAR
+               ? api_fail(e, 400, NULL, key, "'%s' has %zu bytes: the limit is %d", key,
+                          n, REQUEST_MAX_GRAMMAR)
+               : 0;
+}
+
 /* A JSON value as text, for a grammar to be made of it. */
 static int dump(const json_t *v, struct request *r, struct api_error *e)
 {
     size_t n = json_dumpb(v, NULL, 0, JSON_COMPACT | JSON_ENCODE_ANY);
+    if (check_grammar_size(n, "response_format", e))
+        return -1;
     r->grammar = n ? mem_alloc(n) : NULL;
     if (!r->grammar)
         return api_fail(e, 500, NULL, NULL, "out of memory");
@@ -74,6 +85,8 @@ static int parse_format(struct request *r, struct api_error *e)
     if (gbnf) {
         r->format = FORMAT_GBNF;
         r->n_grammar = json_string_length(gbnf);
+        if (check_grammar_size(r->n_grammar, "grammar", e))
+            return -1;
         r->grammar = mem_strndup(json_string_value(gbnf), r->n_grammar);
         return r->grammar ? 0 : api_fail(e, 500, NULL, NULL, "out of memory");
     }

@@ -131,13 +131,16 @@ static int start_engine(struct server *s, struct runt_err *err)
 static int start_http(struct server *s, struct runt_err *err)
 {
     const struct serve_options *o = s->o;
+    /* what watch.c does not see: a client that does not read its answer */
+    double patience =
+        o->idle_seconds > o->read_seconds ? o->idle_seconds : o->read_seconds;
     s->daemon = MHD_start_daemon(
         MHD_USE_EPOLL | MHD_USE_ITC | MHD_ALLOW_SUSPEND_RESUME, 0, NULL, NULL,
         http_handle, s, MHD_OPTION_LISTEN_SOCKET, s->listen_fd,
         MHD_OPTION_URI_LOG_CALLBACK, http_first_line, s, MHD_OPTION_NOTIFY_COMPLETED,
         http_completed, s, MHD_OPTION_NOTIFY_CONNECTION, http_connection, s,
         MHD_OPTION_CONNECTION_LIMIT, (unsigned)o->max_connections,
-        MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)(o->idle_seconds + 1),
+        MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)(patience + 1),
         MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_BYTES,
         MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1, MHD_OPTION_STRICT_FOR_CLIENT, 1,
         MHD_OPTION_END);

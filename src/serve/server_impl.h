@@ -55,6 +55,7 @@ struct exchange {
     double begun, read, sent_at; /* its first line; its last byte; when we last wrote */
     bool head_seen, old_http, queued;
     bool cut_path;            /* it holds a NUL: what follows is not seen */
+    bool misframed;           /* nobody knows where the body ends */
     struct api_error refused; /* status 0: not */
     struct strbuf body;
 

@@ -18,6 +18,9 @@
 /* An answer that is silent for so long says something meaningless, for proxies. */
 static const double SILENCE_SECONDS = 15;
 
+/* What a client sent before it closed its sending side has been read by then. */
+static const double QUIET_SECONDS = 0.25;
+
 /* Straight to the socket: libmicrohttpd writes nothing before a response is queued. */
 static void send_raw(const struct connection *c, const char *bytes, size_t n)
 {
@@ -120,6 +123,14 @@ static void probe(struct exchange *x)
         send_raw(x->connection, interim, sizeof interim - 1);
 }
 
+/* libmicrohttpd does not notice that the other side of a quiet connection was closed.
+ */
+static void check_quiet(struct connection *c, short events, double now)
+{
+    if (events && c->n_requests && now - c->since > QUIET_SECONDS)
+        watch_close(c, NULL);
+}
+
 /* `events` of a suspended connection. */
 static void check_client(struct exchange *x, short events, double now)
 {
@@ -140,14 +151,16 @@ static void check_clients(struct server *s, double now)
         return; /* next time */
     for (struct connection *c = s->first; c; c = c->next)
         fds[n++] = (struct pollfd){
-            .fd = c->exchange && c->exchange->suspended ? c->fd : -1,
+            .fd = !c->exchange || c->exchange->suspended ? c->fd : -1,
             .events = POLLRDHUP,
         };
     poll(fds, n, 0);
     n = 0;
     for (struct connection *c = s->first; c; c = c->next, n++)
-        if (fds[n].fd >= 0)
+        if (fds[n].fd >= 0 && c->exchange)
             check_client(c->exchange, fds[n].revents, now);
+        else if (fds[n].fd >= 0)
+            check_quiet(c, fds[n].revents, now);
     mem_free(fds);
 }
 

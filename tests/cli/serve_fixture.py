@@ -42,6 +42,15 @@ def slow():
     return "tiny=" + p
 
 
+def prompts(n):
+    """n different texts of 20 to 140 characters."""
+    with open(os.path.join(ROOT, "models", "heldout.txt"), encoding="utf-8") as f:
+        lines = [line.strip() for line in f if len(line) > 140]
+    found = [line[:20 + 8 * (i % 16)] for i, line in enumerate(dict.fromkeys(lines))][:n]
+    assert len(set(found)) == n, "the text has too few lines"
+    return found
+
+
 class Reply:
     def __init__(self, status, headers, raw):
         self.status, self.raw = status, raw

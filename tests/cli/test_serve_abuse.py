@@ -11,6 +11,7 @@ import struct
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from serve_fixture import SLOW, Server, ask_on, main, read_reply
@@ -94,10 +95,16 @@ def post(body, target="/v1/completions", more="", length=None):
                 target, more, len(body) if length is None else length)).encode() + body
 
 
+def at_once(function, values):
+    """(value, function(value)) of each."""
+    with ThreadPoolExecutor(len(values)) as pool:
+        return list(zip(values, pool.map(function, values)))
+
+
 @test
-def start():
+def start(read_timeout=2):
     global server
-    server = Server("--read-timeout", "2", "--idle-timeout", "3", "--max-connections", "400",
+    server = Server("--read-timeout", read_timeout, "--idle-timeout", "3", "--max-connections", "400",
                     "--parallel", "8")
     for _ in range(2):  # every sequence's cache is in memory before any is counted
         server.complete([[i] * 240 for i in range(1, 9)], n=2, logprobs=5)
@@ -133,9 +140,9 @@ def slow_headers():
             s.close()
             return time.monotonic() - t0, got
 
-        for data in (b"GET /health HTTP/1.1\r\nX: " + b"a" * 1000, b"G" * 1000,
-                     b"GET /" + b"a" * 1000):
-            seconds, got = trickle(data)
+        for data, (seconds, got) in at_once(trickle, (
+                b"GET /health HTTP/1.1\r\nX: " + b"a" * 1000, b"G" * 1000,
+                b"GET /" + b"a" * 1000)):
             assert 1.5 < seconds < 4 * SLOW, (seconds, data[:10])
             assert got.startswith(b"HTTP/1.1 408 "), (got, data[:10])
             assert json.loads(got.split(b"\r\n\r\n")[1])["error"]["code"] == "timeout", got
@@ -155,6 +162,15 @@ def slow_bodies():
         except (BrokenPipeError, ConnectionResetError):
             pass
         assert 1.5 < time.monotonic() - t0 < 5 * SLOW
+        s.close()
+    with abuse("a body that stops for longer than a quiet connection may"), \
+            Server("--read-timeout", "60", "--idle-timeout", "1") as patient:
+        s = patient.socket()
+        whole = post(b'{"prompt": "a", "max_tokens": 1}')
+        s.sendall(whole[:-5])
+        time.sleep(3.5)
+        s.sendall(whole[-5:])
+        assert read_reply(s)[0] in (100, 200)
         s.close()
     with abuse("a body that stops"):
         status, data = raw(post(b'{"prompt"', length=100))
@@ -212,6 +228,8 @@ def clients_that_do_not_read():
 
 @test
 def huge_bodies():
+    server.stop()
+    start(read_timeout=60)  # they may take a while on a busy machine
     chunk = b" " * MB
     with abuse("100 MB with their length"):
         c = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60 * SLOW)
@@ -258,13 +276,15 @@ def huge_bodies():
             s = server.socket()
             s.sendall(post(b" " * 999000, length=1000000))
             socks.append(s)
-        server.until(lambda: server.metric("connections") > 100)
+        server.until(lambda: server.metric("connections") > 100, 60)
         seen = set()
         for s in socks:
             s.sendall(b" " * 1000)
             seen.add(read_reply(s)[0])
             s.close()
         assert seen <= {400, 503, 408} and 503 in seen, seen
+    server.stop()
+    start()
 
 
 @test
@@ -307,6 +327,67 @@ def broken_requests():
 
 
 @test
+def bodies_without_a_clear_end():
+    # what a proxy may read as one request and we as two
+    body = b'{"prompt": "a", "max_tokens": 1}'
+    twice = b"x" * 5 + b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
+    with abuse("lengths that contradict each other"):
+        for more, want in (("Content-Length: 5\r\n", 400),
+                           ("Transfer-Encoding: chunked\r\n", 400),
+                           ("Transfer-Encoding: chunked\r\nTransfer-Encoding: x\r\n", 400)):
+            for content in (body, twice):
+                status, data = raw(post(content, more=more), half_close=True)
+                assert status == want and data.count(b"HTTP/1.1 ") == 1, data
+    with abuse("transfer codings that are not known"):
+        for coding in (b"gzip, chunked", b"identity", b"chunked, chunked", b"\xff"):
+            status, data = raw(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\n"
+                               b"Transfer-Encoding: " + coding + b"\r\n\r\n" + body)
+            assert status == 501, (coding, data)
+    with abuse("a kept connection whose other side is closed ends soon"):
+        s = server.socket()
+        s.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n" * 3)
+        s.shutdown(socket.SHUT_WR)
+        t0 = time.monotonic()
+        status, data = read_reply(s)
+        s.close()
+        assert data.count(b"HTTP/1.1 200") == 3, data
+        assert time.monotonic() - t0 < 2.5 * SLOW, "only the idle time-out closed it"
+
+
+@test
+def grammars_that_are_hard():
+    def schema(s):
+        return {"messages": [{"role": "user", "content": "x"}], "max_tokens": 3,
+                "response_format": {"type": "json_schema",
+                                    "json_schema": {"name": "x", "schema": s}}}
+
+    ways = [{"type": "object", "properties": {"k%d" % k: {"type": "number"}
+                                              for k in range(i, i + 9)}} for i in range(40)]
+    with abuse("schemas that take long to work out", memory=80 * MB, seconds=5):
+        for s, wants in (({"enum": list(range(20000))}, {200}),
+                         ({"enum": list(range(100000))}, {400}),
+                         ({"allOf": [{"enum": list(range(9000))},
+                                     {"enum": list(range(8999, -1, -1))}]}, {400}),
+                         ({"anyOf": ways}, {200, 400}),
+                         ({"allOf": [{"anyOf": ways}] * 4}, {200, 400}),
+                         ({"type": "array", "items": {"type": "string", "maxLength": 65536},
+                           "maxItems": 65536}, {200})):
+            r = server.post("/v1/chat/completions", schema(s))
+            assert r.status in wants, (str(s)[:80], r)
+            assert r.status == 200 or r.error["param"] == "response_format", r
+    with abuse("grammars that take long to work out", memory=80 * MB, seconds=5):
+        rules = "\n".join("r%d ::= [a-z]? r%d" % (i, i + 1) for i in range(5000))
+        for text, wants in (("root ::= r0\n" + rules + '\nr5000 ::= "a"', {200, 400}),
+                            ('root ::= ([a-z ] root?) | ([a-z ] root [a-z ])', {200}),
+                            ('root ::= ([a-z ]{0,1000} [a-z ]{0,1000}){0,1000}', {200}),
+                            ("root ::= " + '"a" ' * 50000, {400})):
+            r = server.post("/v1/completions", {"prompt": "a", "max_tokens": 40,
+                                                "grammar": text})
+            assert r.status in wants, (text[:80], r)
+            assert r.status == 200 or r.error["param"] == "grammar", r
+
+
+@test
 def broken_bodies():
     depth = 100000
     with abuse("JSON that is none"):
@@ -324,7 +405,8 @@ def broken_bodies():
                      b'{"prompt": "' + b"a" * 900000 + b'"}',
                      b'{"stop": [' + b'"a",' * 200000 + b'"a"], "prompt": "x"}',
                      b'{"prompt": [' + b"1," * 400000 + b"1]}",
-                     b'{"prompt": [' + b'"",' * 300000 + b'""]}'):
+                     b'{"prompt": [' + b'"",' * 300000 + b'""]}',
+                     b'{"prompt": "a", "model": "tiny\\u0000"}'):
             status, data = raw(post(body))
             assert status == 400, (body[:40], data[:300])
             error = json.loads(data.split(b"\r\n\r\n", 1)[1])["error"]
@@ -351,17 +433,21 @@ def random_bytes():
     seed = post(b'{"model": "tiny", "prompt": "Once", "max_tokens": 2, "stream": true, '
                 b'"stop": ["a"], "logprobs": 2, "n": 2, "temperature": 0.5}')
     with abuse("a request with bytes changed"):
-        for i in range(150):
-            data = bytearray(seed)
-            for _ in range(rng.randrange(1, 6)):
-                at = rng.randrange(len(data))
-                data[at:at + rng.randrange(3)] = bytes(
-                    rng.randrange(256) for _ in range(rng.randrange(3)))
-            s = server.socket()
-            s.sendall(bytes(data))
-            s.shutdown(socket.SHUT_WR)
-            read_reply(s)
-            s.close()
+        for _ in range(5):
+            socks = []
+            for _ in range(30):
+                data = bytearray(seed)
+                for _ in range(rng.randrange(1, 6)):
+                    at = rng.randrange(len(data))
+                    data[at:at + rng.randrange(3)] = bytes(
+                        rng.randrange(256) for _ in range(rng.randrange(3)))
+                s = server.socket()
+                s.sendall(bytes(data))
+                s.shutdown(socket.SHUT_WR)
+                socks.append(s)
+            for s in socks:
+                read_reply(s)
+                s.close()
         server.until(lambda: not busy(), 30)
 
 

@@ -9,20 +9,19 @@ import subprocess
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from serve_fixture import Server, main, tiny
-from tap import ROOT, SANITIZE, SLOW, Skip, note, runt, test
+from serve_fixture import Server, main, prompts, tiny
+from tap import SANITIZE, SLOW, Skip, note, runt, test
 
 LONG = os.environ.get("RUNT_LONG") == "1"
 CLIENTS = 64
 
 
 def bodies(n, max_tokens):
-    with open(os.path.join(ROOT, "models", "prompts.txt"), encoding="utf-8") as f:
-        prompts = [line.strip()[:200] for line in f if line.strip()]
+    """Requests of n different prompts, the beginnings of lines of the held-out text."""
     return "".join(json.dumps({
-        "prompt": prompts[i % len(prompts)], "max_tokens": max_tokens, "temperature": 0,
+        "prompt": p, "max_tokens": max_tokens, "temperature": 0,
         "stream": True, "stream_options": {"include_usage": True}}) + "\n"
-        for i in range(n))
+        for p in prompts(n))
 
 
 def load(server, seconds, texts, requests=0):

@@ -54,7 +54,7 @@ static void check_request(const struct request *r)
     for (size_t i = 0; i < s->n_bias; i++)
         check(s->bias[i].token >= 0 && s->bias[i].bias <= 100);
     check(r->n >= 1 && r->n <= REQUEST_MAX_CHOICES && r->n_top <= REQUEST_MAX_TOP);
-    check(r->n_stops <= REQUEST_MAX_STOPS);
+    check(r->n_stops <= REQUEST_MAX_STOPS && r->n_grammar <= REQUEST_MAX_GRAMMAR);
     for (size_t i = 0; i < r->n_stops; i++)
         check(*r->stops[i] && strlen(r->stops[i]) <= REQUEST_MAX_STOP_BYTES);
     for (size_t i = 0; i < r->n_messages; i++) {
