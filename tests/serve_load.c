@@ -136,7 +136,7 @@ static void take_event(struct client *c, const char *line)
     size_t n = 0;
     while (text[n] && text[n] != '"')
         n += text[n] == '\\' ? 2 : 1;
-    if (n && !c->first)
+    if (n && !(c->first > 0))
         c->first = now();
     if (n > sizeof c->text - c->n_text)
         die("an answer too long");
@@ -201,7 +201,7 @@ static void finish(struct client *c)
         fault("answer", c->status == 200 ? "no usage" : c->text);
     else
         load.n_tokens += c->n_tokens;
-    if (c->first && load.n_times < MAX_TIMES)
+    if (c->first > 0 && load.n_times < MAX_TIMES)
         load.times[load.n_times++] = c->first - c->begun;
     if (c->asked->expected && (strlen(c->asked->expected) != c->n_text ||
                                memcmp(c->asked->expected, c->text, c->n_text)))

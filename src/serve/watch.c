@@ -76,7 +76,7 @@ static void check_arrival(struct server *s, struct connection *c, double now)
     if (!x && c->n_requests) { /* kept alive, and quiet */
         if (now - c->since > s->o->idle_seconds || s->draining)
             watch_close(c, NULL);
-    } else if (!x || (!x->read && !x->queued)) {
+    } else if (!x || (!(x->read > 0) && !x->queued)) {
         if (now - (x ? x->begun : c->since) > s->o->read_seconds)
             close_late(c);
     }
@@ -91,7 +91,7 @@ static void make_room(struct server *s, double now)
          c = next) {
         const struct exchange *x = c->exchange;
         next = c->next;
-        if ((x && (x->read || x->queued)) || now - c->since < 1 || c->doomed)
+        if ((x && (x->read > 0 || x->queued)) || now - c->since < 1 || c->doomed)
             continue;
         if (x || !c->n_requests)
             close_late(c);

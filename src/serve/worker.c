@@ -109,13 +109,14 @@ static void end_cancelled(struct engine *e)
 static void account(struct model_run *r, const struct choice *c, double now)
 {
     double seconds = now - c->started, drawing = now - c->first;
-    if (!c->started)
+    if (!(c->started > 0))
         return;
-    r->choice_seconds += (r->choice_seconds ? 0.1 : 1) * (seconds - r->choice_seconds);
+    r->choice_seconds +=
+        (r->choice_seconds > 0 ? 0.1 : 1) * (seconds - r->choice_seconds);
     if (c->n_drawn < 2 || !(drawing > 0))
         return;
     double rate = (double)(c->n_drawn - 1) / drawing;
-    r->answer_rate += (r->answer_rate ? 0.2 : 1) * (rate - r->answer_rate);
+    r->answer_rate += (r->answer_rate > 0 ? 0.2 : 1) * (rate - r->answer_rate);
 }
 
 static void list_job(struct engine *e, struct job *j)
@@ -132,7 +133,7 @@ static bool publish_choice(struct choice *c, double now)
 {
     struct job *j = c->job;
     size_t each = 1 + (size_t)(j->n_top < 0 ? 0 : j->n_top);
-    bool first = c->first && !j->first;
+    bool first = c->first > 0 && !(j->first > 0);
     c->touched = false;
     sb_put(&c->news.text, c->fresh.data, c->fresh.len);
     c->fresh.len = 0;
@@ -141,7 +142,7 @@ static bool publish_choice(struct choice *c, double now)
     c->n_known = 0;
     c->news.n_cached = c->n_cached;
     c->news.n_tokens = c->n_drawn;
-    if (c->started && !j->started)
+    if (c->started > 0 && !(j->started > 0))
         j->started = c->started;
     if (first)
         j->first = c->first;
@@ -217,7 +218,7 @@ static struct choice *first_prompt(const struct served *m, uint64_t after, bool 
 /* Tokens of prompts that the next pass may carry. */
 static size_t piece(const struct served *m, bool quiet)
 {
-    double rate = m->run->prompt_rate ? m->run->prompt_rate : FIRST_PROMPT_RATE,
+    double rate = m->run->prompt_rate > 0 ? m->run->prompt_rate : FIRST_PROMPT_RATE,
            n = rate * (quiet ? QUIET_SECONDS : STALL_SECONDS);
     return n < MIN_PIECE ? MIN_PIECE : n > MAX_PIECE ? MAX_PIECE : (size_t)n;
 }
@@ -316,7 +317,7 @@ static void account_pass(struct engine *e, struct served *m, const struct pass *
     if (p->n_prompt >= MIN_PIECE && seconds > 0) {
         double rate = (double)(p->n_prompt + p->n_drawing) / seconds;
         m->run->prompt_rate +=
-            (m->run->prompt_rate ? 0.2 : 1) * (rate - m->run->prompt_rate);
+            (m->run->prompt_rate > 0 ? 0.2 : 1) * (rate - m->run->prompt_rate);
     }
 }
 
