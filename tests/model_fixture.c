@@ -120,13 +120,11 @@ runt_model *fixture_of(const struct gpt2_shape *s, const struct tensor_source *s
     return load_and_unlink(path);
 }
 
-void fixture_write_tiny(const char *type, char *path, size_t n)
+static void write_folder(const char *dir, const char *type, char *path, size_t n)
 {
-    char dir[512];
     struct hf_checkpoint *c = NULL;
     struct tok_vocab v = {0};
     struct runt_err err;
-    snprintf(dir, sizeof dir, "%s/models/tiny-gpt2", fixture_root());
     fixture_temporary(path, n);
     int rc = hf_open(dir, &c, &err);
     if (!rc)
@@ -139,10 +137,24 @@ void fixture_write_tiny(const char *type, char *path, size_t n)
         fail_msg("%s", err.msg);
 }
 
-runt_model *fixture_tiny(const char *type)
+void fixture_write_mini(const char *type, char *path, size_t n)
+{
+    char dir[512];
+    snprintf(dir, sizeof dir, "%s/tests/data/mini", fixture_root());
+    write_folder(dir, type, path, n);
+}
+
+runt_model *fixture_folder(const char *dir, const char *type)
 {
     char path[256];
-    fixture_write_tiny(type, path, sizeof path);
+    write_folder(dir, type, path, sizeof path);
+    return load_and_unlink(path);
+}
+
+runt_model *fixture_mini(const char *type)
+{
+    char path[256];
+    fixture_write_mini(type, path, sizeof path);
     return load_and_unlink(path);
 }
 

@@ -26,9 +26,11 @@ runt_model *fixture_random(const struct gpt2_shape *s, const char *type, uint64_
 /* The same of any weights of a shape. */
 runt_model *fixture_of(const struct gpt2_shape *s, const struct tensor_source *src,
                        const char *type);
-/* models/tiny-gpt2 imported as a type. */
-runt_model *fixture_tiny(const char *type);
-void fixture_write_tiny(const char *type, char *path, size_t n);
+/* tests/data/mini imported as a type. */
+runt_model *fixture_mini(const char *type);
+/* The same of any Hugging Face folder. */
+runt_model *fixture_folder(const char *dir, const char *type);
+void fixture_write_mini(const char *type, char *path, size_t n);
 void fixture_close(runt_model *m);
 
 /* Logits of random models of every type as hexadecimal text, from this program run

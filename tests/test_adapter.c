@@ -544,7 +544,7 @@ static void the_base_of_an_adapter(void **state)
     (void)state;
     uint64_t want = 0, got;
     for (size_t k = 0; k < N_TYPES; k++) {
-        runt_model *m = fixture_tiny(types[k]);
+        runt_model *m = fixture_mini(types[k]);
         assert_int_equal(
             adapter_base(&m->file->source, &m->shape, k ? &got : &want, NULL), 0);
         assert_true(!k || got == want);

@@ -29,7 +29,7 @@ static void a_full_context_keeps_the_newest_tokens(void **state)
     struct runt_generate_options o = {.n_max = 40};
     int32_t ids[100];
     for (int i = 0; i < 100; i++)
-        ids[i] = (i * 31 + 7) % 4000;
+        ids[i] = (i * 31 + 7) % 1000;
     open_timeline(&t, m, 24);
     assert_int_equal(timeline_prompt(&t, NULL, ids, 100, NULL), 0);
     assert_int_equal(t.n_dropped, 77);
@@ -38,7 +38,7 @@ static void a_full_context_keeps_the_newest_tokens(void **state)
     assert_int_equal(timeline_prompt(&fresh, NULL, ids + 77, 23, NULL), 0);
     assert_int_equal(fresh.n_dropped, 0);
     assert_memory_equal(runt_session_logits(t.session),
-                        runt_session_logits(fresh.session), 4096 * sizeof(float));
+                        runt_session_logits(fresh.session), 1024 * sizeof(float));
     assert_int_equal(timeline_answer(&t, &o, NULL, NULL, &g, NULL), 0);
     assert_true(g.n_tokens == 40 || g.end == RUNT_END_EOS);
     assert_int_equal(t.n_dropped, 77 + g.n_dropped);
@@ -64,14 +64,14 @@ static void setting_tokens_reuses_the_common_beginning(void **state)
     assert_int_equal(timeline_prompt(&fresh, NULL, b, 9, NULL), 0);
     assert_int_equal(runt_session_pos(t.session), 9);
     assert_memory_equal(runt_session_logits(t.session),
-                        runt_session_logits(fresh.session), 4096 * sizeof(float));
+                        runt_session_logits(fresh.session), 1024 * sizeof(float));
     timeline_close(&t);
     timeline_close(&fresh);
 }
 
 static int setup(void **state)
 {
-    *state = fixture_tiny("q8_0");
+    *state = fixture_mini("q8_0");
     return 0;
 }
 

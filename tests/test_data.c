@@ -303,7 +303,7 @@ static int set_up(void **state)
     struct tok_vocab v = {0};
     char dir[512];
     const char *root = getenv("RUNT_SOURCE_ROOT");
-    snprintf(dir, sizeof dir, "%s/models/tiny-gpt2", root ? root : ".");
+    snprintf(dir, sizeof dir, "%s/tests/data/mini", root ? root : ".");
     if (!mkdtemp(folder) || tok_vocab_load(dir, &v, &err) ||
         tok_create(&v, dir, &tok, &err))
         return -1;

@@ -189,12 +189,12 @@ static void which_tokens_count(void **state)
         const char *text, *want;
         uint64_t n_docs, n_unanswered;
     } cases[] = {
-        {"User: a cat\nBot: a goat", " a| goat|<|endoftext|>|", 1, 0},
-        {"User: a\nBot: a goat.\nUser: on\nBot: so",
-         " a| goat|.|\n|U|ser|:| so|<|endoftext|>|", 1, 0},
-        {"Bot: a\nUser: on", " a|\n|U|ser|:|", 1, 0},
+        {"User: a cat\nBot: a dog", " a| dog|<|endoftext|>|", 1, 0},
+        {"User: a\nBot: a dog.\nUser: on\nBot: so",
+         " a| dog|.|\n|User|:| so|<|endoftext|>|", 1, 0},
+        {"Bot: a\nUser: on", " a|\n|User|:|", 1, 0},
         /* the colon is the name's, what stands right behind it the answer's */
-        {"Bot: a\nUser:?! on\nBot:?! on", " a|\n|U|ser|:|?|!| on|<|endoftext|>|", 1, 0},
+        {"Bot: a\nUser:?! on\nBot:?! on", " a|\n|User|:|?|!| on|<|endoftext|>|", 1, 0},
         {"a\n<|endoftext|>\nBot: a\n<|endoftext|>\nb", " a|<|endoftext|>|", 1, 2},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
@@ -214,13 +214,13 @@ static void which_tokens_count(void **state)
 
 /* ---- samples ---- */
 
-static const char dialogues[] = "User: cat\nBot: goat\nUser: cat\nBot: goat goat\n"
+static const char dialogues[] = "User: cat\nBot: dog\nUser: cat\nBot: dog dog\n"
                                 "<|endoftext|>\n"
-                                "User: cat cat\nBot: goat\n"
+                                "User: cat cat\nBot: dog\n"
                                 "<|endoftext|>\n"
-                                "User: cat\nBot: goat goat goat goat\nUser: cat\n"
+                                "User: cat\nBot: dog dog dog dog\nUser: cat\n"
                                 "<|endoftext|>\n"
-                                "Bot: goat\nUser: cat cat cat cat\nBot: goat\n";
+                                "Bot: dog\nUser: cat cat cat cat\nBot: dog\n";
 
 static int32_t id_of(const char *text)
 {
@@ -250,9 +250,9 @@ static void what_counts_in_a_window(void **state)
                     data_get_stats(all)->tokens / 2);
     assert_true(data_n_val(all) > 0);
     assert_int_equal(data_n_val(all), data_n_val(answers));
-    int32_t cat = id_of(" cat"), goat = id_of(" goat");
-    size_t cats = 0, goats = 0;
-    assert_true(cat != goat);
+    int32_t cat = id_of(" cat"), dog = id_of(" dog");
+    size_t cats = 0, dogs = 0;
+    assert_true(cat != dog);
     for (size_t k = 0; k < N + data_n_val(all); k++) {
         int32_t in[2][CONTEXT], out[2][CONTEXT];
         if (k < N) {
@@ -265,15 +265,15 @@ static void what_counts_in_a_window(void **state)
         assert_memory_equal(in[0], in[1], sizeof in[0]);
         for (size_t i = 0; i < CONTEXT; i++) {
             assert_true(out[1][i] == -1 || out[1][i] == out[0][i]);
-            if (out[0][i] == goat)
-                assert_int_equal(out[1][i], goat);
+            if (out[0][i] == dog)
+                assert_int_equal(out[1][i], dog);
             if (out[0][i] == cat)
                 assert_int_equal(out[1][i], -1);
-            goats += out[0][i] == goat;
+            dogs += out[0][i] == dog;
             cats += out[0][i] == cat;
         }
     }
-    assert_true(cats > N / 2 && goats > N / 2);
+    assert_true(cats > N / 2 && dogs > N / 2);
     data_close(all);
     data_close(answers);
 }
@@ -333,7 +333,7 @@ static int set_up(void **state)
     struct tok_vocab v = {0};
     char dir[512];
     const char *root = getenv("RUNT_SOURCE_ROOT");
-    snprintf(dir, sizeof dir, "%s/models/tiny-gpt2", root ? root : ".");
+    snprintf(dir, sizeof dir, "%s/tests/data/mini", root ? root : ".");
     if (!mkdtemp(folder) || tok_vocab_load(dir, &v, &err) ||
         tok_create(&v, dir, &tok, &err))
         return -1;

@@ -315,7 +315,7 @@ static void check_number(const struct tensor_source *s, const char *name, uint64
     fail_msg("no tensor %s", name);
 }
 
-static void test_tiny_gpt2(void **state)
+static void test_a_real_checkpoint(void **state)
 {
     (void)state;
     char path[1024];
@@ -324,23 +324,23 @@ static void test_tiny_gpt2(void **state)
     const char *root = getenv("RUNT_SOURCE_ROOT");
     if (!root)
         skip();
-    snprintf(path, sizeof path, "%s/models/tiny-gpt2", root);
+    snprintf(path, sizeof path, "%s/tests/data/mini", root);
     if (hf_open(path, &c, &err))
         fail_msg("%s", err.msg);
     const struct gpt2_shape *s = hf_shape(c);
     const struct tensor_source *src = hf_source(c);
-    assert_true(s->n_vocab == 4096 && s->n_ctx == 256 && s->n_embd == 256 &&
-                s->n_head == 4 && s->n_layer == 4 && s->n_ff == 1024);
-    assert_true(s->tied && s->bos == 4095 && s->eos == 4095);
-    assert_int_equal(src->n_tensors, 52);
+    assert_true(s->n_vocab == 1024 && s->n_ctx == 256 && s->n_embd == 128 &&
+                s->n_head == 4 && s->n_layer == 2 && s->n_ff == 512);
+    assert_true(s->tied && s->bos == 1023 && s->eos == 1023);
+    assert_int_equal(src->n_tensors, 28);
     assert_int_equal(hf_n_ignored(c), 0);
     /* numbers read from the file by other means; [out][in] */
-    check_number(src, "token_embd.weight", 0, 2, -0.0572509765625f);
-    check_number(src, "token_embd.weight", 4095, 255, 0.049774169921875f);
-    check_number(src, "blk.0.attn_qkv.weight", 2, 1, 0.00010675191879272461f);
-    check_number(src, "blk.0.attn_qkv.weight", 767, 255, -0.005889892578125f);
-    check_number(src, "blk.3.ffn_down.weight", 7, 1000, 0.014404296875f);
-    check_number(src, "output_norm.bias", 0, 255, -0.05780029296875f);
+    check_number(src, "token_embd.weight", 0, 2, -0.290771484375f);
+    check_number(src, "token_embd.weight", 1023, 127, -0.051544189453125f);
+    check_number(src, "blk.0.attn_qkv.weight", 2, 1, 0.09381103515625f);
+    check_number(src, "blk.0.attn_qkv.weight", 383, 127, 0.0203094482421875f);
+    check_number(src, "blk.1.ffn_down.weight", 7, 500, 0.11676025390625f);
+    check_number(src, "output_norm.bias", 0, 127, -0.1407470703125f);
     hf_close(c);
 }
 
@@ -371,7 +371,7 @@ int main(void)
         FOLDER_TEST(test_masks_and_strangers), FOLDER_TEST(test_head),
         FOLDER_TEST(test_tensor_refusals),     FOLDER_TEST(test_shards),
         FOLDER_TEST(test_folder_refusals),     FOLDER_TEST(test_truncation),
-        FOLDER_TEST(test_open_no_memory),      cmocka_unit_test(test_tiny_gpt2),
+        FOLDER_TEST(test_open_no_memory),      cmocka_unit_test(test_a_real_checkpoint),
         cmocka_unit_test(test_not_gpt2),
     };
     return cmocka_run_group_tests_name("import", tests, NULL, NULL);

@@ -154,24 +154,26 @@ static void check_adamw(struct net *n, const struct tokens *t, const json_t *wan
     optim_free(optim);
 }
 
-/* ---- the bundled model ---- */
+/* ---- trained models: tests/data/mini, or tiny-gpt2 in a folder of data ---- */
 
-struct tiny {
+struct bundle {
     json_t *all, *oracle;
     struct hf_checkpoint *checkpoint;
     struct tokens tokens;
     struct net *net;
 };
 
-static struct tiny tiny_open(struct net_options o, const json_t *batch)
+static struct bundle bundle_open(struct net_options o, const char *folder,
+                                 const json_t *batch)
 {
-    struct tiny t = {.all = oracle()};
+    struct bundle t = {.all = oracle()};
     char dir[512];
     struct runt_err err;
-    t.oracle = json_object_get(t.all, "tiny");
+    t.oracle = json_object_get(t.all, "mini");
     t.tokens = tokens_of(batch ? batch : json_object_get(t.oracle, "batch"));
-    snprintf(dir, sizeof dir, "%s/%s", net_source_root(),
-             json_string_value(json_object_get(t.oracle, "model")));
+    snprintf(dir, sizeof dir, "%s/%s", folder ? folder : net_source_root(),
+             folder ? "models/tiny-gpt2"
+                    : json_string_value(json_object_get(t.oracle, "model")));
     if (hf_open(dir, &t.checkpoint, &err))
         fail_msg("%s", err.msg);
     o.shape = hf_shape(t.checkpoint);
@@ -181,7 +183,7 @@ static struct tiny tiny_open(struct net_options o, const json_t *batch)
     return t;
 }
 
-static void tiny_close(struct tiny *t)
+static void bundle_close(struct bundle *t)
 {
     net_unmade(t->net);
     hf_close(t->checkpoint);
@@ -192,27 +194,27 @@ static void gradients_of_the_bundled_model(void **state)
 {
     (void)state;
     net_need_library();
-    struct tiny t = tiny_open((struct net_options){.type = GEMM_F32}, NULL);
+    struct bundle t = bundle_open((struct net_options){.type = GEMM_F32}, NULL, NULL);
     check_step(t.net, &t.tokens, t.oracle, exact);
-    tiny_close(&t);
+    bundle_close(&t);
 }
 
 static void gradients_of_the_bundled_model_in_bf16(void **state)
 {
     (void)state;
     net_need_library();
-    struct tiny t = tiny_open((struct net_options){.type = GEMM_BF16}, NULL);
+    struct bundle t = bundle_open((struct net_options){.type = GEMM_BF16}, NULL, NULL);
     check_step(t.net, &t.tokens, t.oracle, coarse);
-    tiny_close(&t);
+    bundle_close(&t);
 }
 
 static void adamw_on_the_bundled_model(void **state)
 {
     (void)state;
     net_need_library();
-    struct tiny t = tiny_open((struct net_options){.type = GEMM_F32}, NULL);
+    struct bundle t = bundle_open((struct net_options){.type = GEMM_F32}, NULL, NULL);
     check_adamw(t.net, &t.tokens, json_object_get(t.oracle, "adamw"), 1e-4);
-    tiny_close(&t);
+    bundle_close(&t);
 }
 
 /* ---- the odd one ---- */
@@ -453,7 +455,8 @@ static void pytorch_gradients_and_adamw(void **state)
                  *adamw = json_object_get(all, "adamw"),
                  *betas = json_object_get(adamw, "betas"),
                  *steps = json_object_get(adamw, "loss_and_norm_before_clip");
-    struct tiny t = tiny_open((struct net_options){.type = GEMM_F32}, gradient);
+    struct bundle t =
+        bundle_open((struct net_options){.type = GEMM_F32}, data, gradient);
     struct net_batch b = batch_of(&t.tokens);
     double loss = number(gradient, "loss"), got = net_run(t.net, &b) * (double)b.weight;
     near("the loss", got, loss, 1e-6 * loss);
@@ -483,7 +486,7 @@ static void pytorch_gradients_and_adamw(void **state)
         optim_step(optim, s, mine);
     }
     optim_free(optim);
-    tiny_close(&t);
+    bundle_close(&t);
     json_decref(all);
 }
 

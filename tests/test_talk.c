@@ -402,7 +402,7 @@ static void a_context_that_is_full(void **state)
                                        NULL),
                      0);
     assert_memory_equal(runt_session_logits(s.session),
-                        runt_session_logits(fresh.session), 4096 * sizeof(float));
+                        runt_session_logits(fresh.session), 1024 * sizeof(float));
     close_scene(&s);
     close_scene(&fresh);
 }
@@ -456,7 +456,7 @@ static void nothing_to_continue_from(void **state)
 
 static int setup(void **state)
 {
-    *state = fixture_tiny("q8_0");
+    *state = fixture_mini("q8_0");
     return 0;
 }
 

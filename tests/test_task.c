@@ -356,7 +356,7 @@ static void an_ending_must_fit_the_context(void **state)
 
 static int setup(void **state)
 {
-    *state = fixture_tiny("f32");
+    *state = fixture_mini("f32");
     return 0;
 }
 

@@ -210,7 +210,7 @@ static void real_vocabularies(void **state)
         if (i && !data)
             continue;
         snprintf(dir, sizeof dir, "%s/%s", i ? data : fixture_root(),
-                 i ? "tokenizer/gpt2" : "models/tiny-gpt2");
+                 i ? "tokenizer/gpt2" : "tests/data/mini");
         if (tok_vocab_load(dir, &v, &err))
             fail_msg("%s", err.msg);
         expect_both_forms(&v);

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Make tests/data/tiny_oracle.json: GPT-2 written a second time, in double precision.
+"""Make tests/data/mini_oracle.json: GPT-2 written a second time, in double precision.
 
 Independent of the C code down to the tokenizer (ASCII only) and the number conversion, so
 that the core is tested on any checkout.  Takes some minutes: plain Python, no packages.
@@ -12,7 +12,7 @@ import re
 import struct
 
 TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-DIR = os.path.join(TOP, "models", "tiny-gpt2")
+DIR = os.path.join(TOP, "tests", "data", "mini")
 
 
 def load_tensors():
@@ -160,7 +160,7 @@ def main():
         "text": text, "window": window, "tokens": stream, "scored": n,
         "perplexity": math.exp(nll / n),
     }
-    path = os.path.join(TOP, "tests", "data", "tiny_oracle.json")
+    path = os.path.join(TOP, "tests", "data", "mini_oracle.json")
     with open(path, "w", encoding="utf-8") as f:
         json.dump(oracle, f, indent=0)
         f.write("\n")

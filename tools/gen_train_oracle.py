@@ -8,7 +8,7 @@ last digits.
 
 A batch is {"inputs", "targets"}: lists of sequences of token ids, where a target of -1 is
 ignored.  Its loss is the mean of -log p(target) over the other targets.  Tensors have their
-names in a GGUF file; matrices are [outputs][inputs], row by row.  "tiny" is the bundled model
+names in a GGUF file; matrices are [outputs][inputs], row by row.  "mini" is tests/data/mini
 (its F16 weights as they are), "odd" a random one of odd sizes, with a head of its own; its
 weights are the float32 numbers next to the decimals in "weights".  "gradients" has a tensor
 in full, or {"l2", "at", "value"}: its norm and some elements by their place in the tensor.
@@ -341,12 +341,12 @@ def odd_batch(rng, lengths, time, n_vocab):
     return batch
 
 
-def make_tiny(picks):
+def make_mini(picks):
     model, end = bundled_model()
     batch = bundled_batch(end)
     loss, grad = model.gradients(batch)
     check_directions(model, batch, grad, picks)
-    return {"model": "models/tiny-gpt2", "batch": batch, "loss": float(loss),
+    return {"model": "tests/data/mini", "batch": batch, "loss": float(loss),
             "gradients": summary(grad, picks),
             "adamw": adamw(model, batch, picks, 10, 1e-3, 1.0)}
 
@@ -398,7 +398,7 @@ def main():
     picks = np.random.Generator(np.random.PCG64(4))
     oracle = {"note": "made by tools/gen_train_oracle.py in double precision; its head says "
                       "what is what",
-              "tiny": make_tiny(picks), "odd": make_odd(picks), "lora": make_lora(picks)}
+              "mini": make_mini(picks), "odd": make_odd(picks), "lora": make_lora(picks)}
     path = os.path.join(TOP, "tests", "data", "train_oracle.json")
     with open(path, "w", encoding="utf-8") as f:
         text = json.dumps(oracle, separators=(",", ":"))

@@ -15,7 +15,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import tap
 from tap import ROOT, RUNT, SANITIZE, SLOW, TMP, environment, path, runt
 
-TINY = os.path.join(ROOT, "models", "tiny-gpt2")
+MINI = os.path.join(ROOT, "tests", "data", "mini")
 
 
 def main():
@@ -28,7 +28,7 @@ def main():
 def tiny(kind="q4_0"):
     p = path("tiny-%s.gguf" % kind)
     if not os.path.exists(p):
-        runt("import", TINY, "--type", kind, "-o", p, "-q")
+        runt("import", MINI, "--type", kind, "-o", p, "-q")
     return p
 
 

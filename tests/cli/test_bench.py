@@ -19,7 +19,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from tap import (ROOT, RUNT, SLOW, TMP, case, environment, fails, main, misuse, note, path,
                  runt, test)
 
-TINY = os.path.join(ROOT, "models", "tiny-gpt2")
+MINI = os.path.join(ROOT, "tests", "data", "mini")
 HELDOUT = os.path.join(ROOT, "models", "heldout.txt")
 N_CTX = 256  # of tiny-gpt2
 COLUMNS = ["model", "test", "threads", "depth", "batch", "tokens", "tokens_per_second",
@@ -37,7 +37,7 @@ OPERATIONS = ["embedding", "attn_qkv", "attention", "attn_output", "ffn_down", "
 def tiny(kind="f16"):
     p = path("tiny-%s.gguf" % kind)
     if not os.path.exists(p):
-        runt("import", TINY, "--type", kind, "-o", p, "-q")
+        runt("import", MINI, "--type", kind, "-o", p, "-q")
     return p
 
 
@@ -514,7 +514,7 @@ def bad_numbers_and_names_are_refused():
 def models_that_are_missing_or_broken():
     fails("bench", "-m", path("none.gguf"), words=["none.gguf"])
     fails("bench", "-m", tiny(), "-m", path("none.gguf"), *QUICK, words=["none.gguf"])
-    fails("bench", "-m", TINY, words=["folder"])
+    fails("bench", "-m", MINI, words=["folder"])
     broken = path("broken.gguf")
     with open(tiny(), "rb") as f, open(broken, "wb") as g:
         g.write(f.read(100000))

@@ -9,14 +9,14 @@ import sys
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from tap import ROOT, case, check_line, main, only, path, read, runt, test, write
 
-TINY = os.path.join(ROOT, "models", "tiny-gpt2")
+MINI = os.path.join(ROOT, "tests", "data", "mini")
 PROMPT = "Once upon a time there was a little girl who had a red ball. "
 
 
 def model(type_name="q4_0"):
     p = path("tiny-%s.gguf" % type_name)
     if not os.path.exists(p):
-        runt("import", TINY, "-o", p, "--type", type_name, "-q")
+        runt("import", MINI, "-o", p, "--type", type_name, "-q")
     return p
 
 

@@ -12,7 +12,7 @@ import time
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from tap import ROOT, RUNT, Skip, case, environment, fails, main, misuse, path, read, runt, test, write
 
-TINY = os.path.join(ROOT, "models", "tiny-gpt2")
+MINI = os.path.join(ROOT, "tests", "data", "mini")
 HELDOUT = os.path.join(ROOT, "models", "heldout.txt")  # to measure with, never to calibrate
 TOKENS = ["--calib-tokens", "8192"]
 
@@ -20,7 +20,7 @@ TOKENS = ["--calib-tokens", "8192"]
 def model():
     p = path("f.gguf")
     if not os.path.exists(p):
-        runt("import", TINY, "-o", p, "-q")
+        runt("import", MINI, "-o", p, "-q")
     return p
 
 
@@ -162,7 +162,7 @@ def what_is_refused():
             ("an empty text", ["--calib", path("empty.txt")], ["empty.txt", "0 tokens"]),
             ("no text", ["--calib", path("binary.bin")], ["binary.bin", "not a text"]),
             ("a missing text", ["--calib", path("none.txt")], ["none.txt"]),
-            ("a folder", ["--calib", TINY], [TINY]),
+            ("a folder", ["--calib", MINI], [MINI]),
             ("no calibration", ["--load-calib", model()], [model(), "not a calibration"]),
             ("a window too long", [*TOKENS, "--calib-window", "300"], ["300", "256"])):
         with case(name):

@@ -17,7 +17,7 @@ import modelfiles
 from modelfiles import Gguf
 from terminal import Terminal, has_editor, plain, pts_name
 
-TINY = os.path.join(ROOT, "models", "tiny-gpt2")
+MINI = os.path.join(ROOT, "tests", "data", "mini")
 BASE_NOTE = "(a base model without a chat template: it continues your text)\n"
 FULL_NOTE = "the context is full"
 
@@ -25,7 +25,7 @@ FULL_NOTE = "the context is full"
 def tiny():
     p = path("tiny.gguf")
     if not os.path.exists(p):
-        runt("import", TINY, "-o", p)
+        runt("import", MINI, "-o", p)
     return p
 
 
@@ -347,27 +347,27 @@ def what_the_system_says():
                           "--stop", stop, "--no-display-prompt").out)
 
     turns = ["-n", "20", "--template", "turns"]
-    want = told("Be kind.\nUser: Hi\nBot:")
+    want = told("Tom is a dog.\nUser: Hi\nBot:")
     with case("by command"):
-        out, err = chat("/system Be kind.\nHi\n", *turns)
+        out, err = chat("/system Tom is a dog.\nHi\n", *turns)
         assert out == want and "the system says so" in err, (out, want, err)
     with case("by option"):
-        assert chat("Hi\n", "--system", "Be kind.", *turns)[0] == want
+        assert chat("Hi\n", "--system", "Tom is a dog.", *turns)[0] == want
     with case("it differs from nothing"):
         assert chat("Hi\n", *turns)[0] != want
     with case("another one counts for what was said before"):
-        out, _ = chat("/system Be bad.\nHi\n/system   Be kind.  \n/regen\n", *turns)
+        out, _ = chat("/system Be bad.\nHi\n/system   Tom is a dog.  \n/regen\n", *turns)
         assert out.endswith(want) and out != 2 * want, (out, want)
     with case("/clear keeps it"):
-        out, _ = chat("/system Be kind.\nWho are you?\n/clear\nHi\n", *turns)
+        out, _ = chat("/system Tom is a dog.\nWho are you?\n/clear\nHi\n", *turns)
         assert out.endswith(want), out
     with case("alone it is gone"):
-        out, err = chat("/system Be kind.\n/system\nHi\n", *turns)
+        out, err = chat("/system Tom is a dog.\n/system\nHi\n", *turns)
         assert out == told("User: Hi\nBot:") and "nothing any more" in err, (out, err)
     with case("a full context keeps it"):
         lines = "".join("Tell me story %d of a red ball and a dog.\n" % i for i in range(9))
         target = path("system.json")
-        _, err = chat("/system Be kind.\n" + lines + "/save %s\n" % target, "-n", "30",
+        _, err = chat("/system Tom is a dog.\n" + lines + "/save %s\n" % target, "-n", "30",
                       "--template", "turns")
         assert FULL_NOTE in err, err
         with open(target) as f:
@@ -377,14 +377,14 @@ def what_the_system_says():
             begin = "User: " if m["role"] == "user" else "Bot: "
             longer = begin + m["content"].strip() + "\n" + text
             n = json.loads(runt("generate", "-m", tiny(), "-p",
-                                "Be kind.\n" + longer + "Bot:", "-n", "1", "-o",
+                                "Tom is a dog.\n" + longer + "Bot:", "-n", "1", "-o",
                                 "json").out)["prompt_tokens"]
             if n > 256 - 30:
                 break
             if m["role"] == "user":
                 kept.append(longer)
             text = longer
-        assert told("Be kind.\n" + kept[-1] + "Bot:", "30").strip() == \
+        assert told("Tom is a dog.\n" + kept[-1] + "Bot:", "30").strip() == \
             said[-1]["content"].strip(), (kept[-1], said[-1])
 
 
@@ -650,7 +650,7 @@ def at_terminal(*args, model=None, **more):
 def terminal_shows_a_prompt_and_answers():
     with at_terminal("-n", "12", "--temp", "0") as t:
         text = plain(t.prompt())
-        assert "tiny-gpt2" in text and "context 256" in text and "/help" in text, text
+        assert "mini" in text and "context 256" in text and "/help" in text, text
         assert BASE_NOTE.strip() in text, text
         t.line("Once upon a time")
         text = plain(t.prompt())
@@ -856,7 +856,7 @@ def texts_of_several_lines_at_a_terminal():
         t.line('a cat"""')
         text = plain(t.prompt())
         assert continuation("One day\na cat", 12).split() == \
-            text[text.index('"""') + 3:].rstrip("> ").split(), text
+            text[text.rindex('"""') + 3:].rstrip("> ").split(), text
         with case("Ctrl-C gives it up, and the chat goes on"):
             t.line('"""some')
             t.wait(r"\.\.\. ")

@@ -18,7 +18,7 @@ from modelfiles import Checkpoint, Gguf
 from tap import (RUNT, ROOT, SANITIZE, SLOW, case, check_line, environment, fails, limits,
                  main, misuse, only, path, read, runt, test, write)
 
-TINY = os.path.join(ROOT, "models", "tiny-gpt2")
+MINI = os.path.join(ROOT, "tests", "data", "mini")
 HELDOUT = os.path.join(ROOT, "models", "heldout.txt")
 PROMPT = "One day, a little girl"
 TYPES = ["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
@@ -39,7 +39,7 @@ def made(name, *args):
 
 
 def tiny():
-    return made("tiny.gguf", "import", TINY)
+    return made("tiny.gguf", "import", MINI)
 
 
 def tiny_as(type_name):
@@ -50,7 +50,7 @@ def tiny_as(type_name):
 
 
 def oracle():
-    with open(os.path.join(ROOT, "tests", "data", "tiny_oracle.json")) as f:
+    with open(os.path.join(ROOT, "tests", "data", "mini_oracle.json")) as f:
         return json.load(f)
 
 
@@ -171,7 +171,7 @@ def other_misuse():
     for args, word in (
             (["generate"], "-m"), (["chat"], "-m"), (["tokenize"], "-m"), (["eval"], "-m"),
             (["eval", "-m", "x.gguf"], "-f"), (["inspect"], "which model"),
-            (["import", TINY], "-o"), (["import", "-o", "x"], "too few arguments"),
+            (["import", MINI], "-o"), (["import", "-o", "x"], "too few arguments"),
             (["init", "gpt2"], "-o"), (["init", "-o", "x"], "too few arguments"),
             (["init", "llama", "-o", "x"], "'llama'"),
             (["init", "gpt2", "-o", "x", "--size", "125M"], "124M, 355M, 774M"),
@@ -181,7 +181,7 @@ def other_misuse():
             (["quantize", "a", "b"], "too few arguments"),
             (["quantize", "a", "b", "q4_0", "d"], "unexpected argument 'd'"),
             (["quantize", "a", "b", "q5_7"], "unknown type 'q5_7'; the types are F32, F16"),
-            (["import", TINY, "-o", "x", "--type", "int4"], "unknown type 'int4'"),
+            (["import", MINI, "-o", "x", "--type", "int4"], "unknown type 'int4'"),
             (["quantize", "a", "b", "q4_0", "--tensor", "q8_0"], "REGEX=TYPE"),
             (["quantize", "a", "b", "q4_0", "--tensor", "=q8_0"], "REGEX=TYPE"),
             (["quantize", "a", "b", "q4_0", "--tensor", "a=q9"], "unknown type 'q9'"),
@@ -212,7 +212,7 @@ def a_missing_model_says_how_to_get_one():
     with case("quantize of a missing model"):
         fails("quantize", "no.gguf", "out.gguf", "q4_0", words=["no.gguf", "runt import"])
     with case("a folder is not a model"):
-        fails("generate", "-m", TINY, "-p", "x", words=["folder", "runt import"])
+        fails("generate", "-m", MINI, "-p", "x", words=["folder", "runt import"])
     with case("import of a missing folder"):
         fails("import", path("nowhere"), "-o", path("x.gguf"), words=["no such folder"])
     with case("import of a file"):
@@ -243,12 +243,12 @@ def import_tiny_as_each_type_in_any_case():
         with case("import --type %s" % t):
             out = [path("any-%d.gguf" % i) for i in range(3)]
             for name, p in zip((t, t.upper(), t.capitalize()), out):
-                runt("import", TINY, "-o", p, "--type", name, "-q")
+                runt("import", MINI, "-o", p, "--type", name, "-q")
             assert read(out[0]) == read(out[1]) == read(out[2])
             g = Gguf(read(out[0]))
             types = {x["name"]: modelfiles.TYPES[x["type"]][0] for x in g.tensors}
             assert types["token_embd.weight"] == t.upper(), types
-            assert types["blk.3.ffn_down.weight"] == t.upper(), types
+            assert types["blk.1.ffn_down.weight"] == t.upper(), types
             assert types["blk.0.attn_norm.weight"] == "F32", types
             whole = "q" in t
             assert types["position_embd.weight"] == ("Q8_0" if whole else t.upper()), types
@@ -258,12 +258,12 @@ def import_tiny_as_each_type_in_any_case():
 @test
 def metadata_is_what_other_programs_expect():
     g = Gguf(read(tiny()))
-    want = {"general.architecture": b"gpt2", "general.name": b"tiny-gpt2",
+    want = {"general.architecture": b"gpt2", "general.name": b"mini",
             "general.quantization_version": 2, "gpt2.context_length": 256,
-            "gpt2.embedding_length": 256, "gpt2.block_count": 4,
-            "gpt2.feed_forward_length": 1024, "gpt2.attention.head_count": 4,
+            "gpt2.embedding_length": 128, "gpt2.block_count": 2,
+            "gpt2.feed_forward_length": 512, "gpt2.attention.head_count": 4,
             "tokenizer.ggml.model": b"gpt2", "tokenizer.ggml.pre": b"gpt-2",
-            "tokenizer.ggml.bos_token_id": 4095, "tokenizer.ggml.eos_token_id": 4095,
+            "tokenizer.ggml.bos_token_id": 1023, "tokenizer.ggml.eos_token_id": 1023,
             "tokenizer.ggml.add_bos_token": 0}
     for key, value in want.items():
         assert g.get(key) == value, (key, g.get(key))
@@ -271,14 +271,14 @@ def metadata_is_what_other_programs_expect():
         if key.startswith("gpt2.") and not key.endswith("epsilon"):
             assert kind == modelfiles.U32, (key, kind)  # other loaders refuse 64 bits
     assert abs(g.get("gpt2.attention.layer_norm_epsilon") - 1e-5) < 1e-10
-    with open(os.path.join(TINY, "vocab.json")) as f:
+    with open(os.path.join(MINI, "vocab.json")) as f:
         vocab = json.load(f)
     tokens = [t.decode() for t in g.get("tokenizer.ggml.tokens")]
     assert tokens == sorted(vocab, key=vocab.get)
     kinds = g.get("tokenizer.ggml.token_type")
     assert kinds == [CONTROL if t == EOT else NORMAL for t in tokens]
     merges = [m.decode() for m in g.get("tokenizer.ggml.merges")]
-    with open(os.path.join(TINY, "merges.txt")) as f:
+    with open(os.path.join(MINI, "merges.txt")) as f:
         assert merges == [m for m in f.read().split("\n") if m and m[0] != "#"]
 
 
@@ -450,7 +450,7 @@ def a_head_of_its_own_is_kept():
 
 @test
 def untie_stores_the_table_again():
-    runt("import", TINY, "-o", path("untied.gguf"), "--untie", "--type", "q8_0")
+    runt("import", MINI, "-o", path("untied.gguf"), "--untie", "--type", "q8_0")
     g, plain = Gguf(read(path("untied.gguf"))), Gguf(read(tiny()))
     assert plain.tensor("output.weight") is None
     assert g.tensor("output.weight")["data"] == g.tensor("token_embd.weight")["data"]
@@ -507,15 +507,15 @@ def tensor_overrides():
     with case("one override"):
         t = types("ffn_down=Q8_0")
         changed = {n for n in t if t[n] != plain[n]}
-        assert changed == {"blk.%d.ffn_down.weight" % i for i in range(4)} and \
+        assert changed == {"blk.%d.ffn_down.weight" % i for i in range(2)} and \
             {t[n] for n in changed} == {"Q8_0"} or "blk.0.ffn_down.bias" in changed, t
     with case("the last match wins"):
-        t = types("weight$=f16", "^blk\\.[01]\\.ffn_(up|down)\\.weight=q4_1",
+        t = types("weight$=f16", "^blk\\.[01]\\.ffn_up\\.weight=q4_1",
                   "^blk\\.1\\.=f32")
-        assert t["blk.0.ffn_up.weight"] == "Q4_1" and t["blk.2.ffn_up.weight"] == "F16"
+        assert t["blk.0.ffn_up.weight"] == "Q4_1" and t["blk.0.ffn_down.weight"] == "F16"
         assert t["blk.1.ffn_up.weight"] == "F32", t
     with case("import takes overrides too"):
-        runt("import", TINY, "-o", path("m1.gguf"), "--type", "q4_0", "--tensor",
+        runt("import", MINI, "-o", path("m1.gguf"), "--type", "q4_0", "--tensor",
              "token_embd=q8_0")
         runt("quantize", tiny(), path("m2.gguf"), "q4_0", "--tensor", "token_embd=Q8_0")
         assert read(path("m1.gguf")) == read(path("m2.gguf"))
@@ -559,7 +559,7 @@ def a_failed_run_leaves_the_old_file():
             keep = write(os.path.join(out, "keep.gguf"), b"the old bytes")
 
             def set_limits():
-                limits(file_size=1 << 20)()
+                limits(file_size=1 << 18)()
                 action = signal.SIG_IGN if how == "ignored" else signal.SIG_DFL
                 signal.signal(signal.SIGXFSZ, action)
 
@@ -568,9 +568,9 @@ def a_failed_run_leaves_the_old_file():
             assert read(keep) == b"the old bytes"
             only(out, "keep.gguf")
     with case("into a folder that is not there"):
-        fails("import", TINY, "-o", path("no", "such", "x.gguf"), words=["x.gguf"])
+        fails("import", MINI, "-o", path("no", "such", "x.gguf"), words=["x.gguf"])
     with case("onto a folder"):
-        fails("import", TINY, "-o", folder("a-folder"), words=["directory"])
+        fails("import", MINI, "-o", folder("a-folder"), words=["directory"])
         only(path("a-folder"))
     with case("nothing is written before the input is read"):
         out = folder("untouched")
@@ -635,10 +635,10 @@ def an_interrupt_leaves_nothing():
 @test
 def inspect_shows_metadata_and_tensors():
     text = runt("inspect", tiny_as("q4_0")).out
-    assert "gpt2.context_length" in text and "tiny-gpt2" in text and "Q4_0" in text
+    assert "gpt2.context_length" in text and "mini" in text and "Q4_0" in text
     assert "blk.0.attn_qkv.weight" not in text
     long = runt("inspect", "--tensors", tiny_as("q4_0")).out
-    assert long.startswith(text) and long.count("blk.") == 48, long
+    assert long.startswith(text) and long.count("blk.") == 24, long
     assert runt("inspect", "-m", tiny_as("q4_0")).out == text
 
 
@@ -653,8 +653,8 @@ def inspect_json_adds_up():
     assert j["file_bytes"] == len(raw) and j["version"] == 3
     assert j["tensor_count"] == len(j["tensors"]) == len(g.tensors)
     assert list(j["metadata"]) == g.keys()
-    assert j["metadata"]["gpt2.block_count"] == 4
-    assert j["metadata"]["general.name"] == "tiny-gpt2"
+    assert j["metadata"]["gpt2.block_count"] == 2
+    assert j["metadata"]["general.name"] == "mini"
     assert j["metadata"]["tokenizer.ggml.add_bos_token"] is False
     for mine, theirs in zip(g.tensors, j["tensors"]):
         assert mine["name"] == theirs["name"] and len(mine["data"]) == theirs["bytes"]
@@ -816,21 +816,21 @@ def init_is_repeatable():
 @test
 def init_takes_a_tokenizer():
     runt("init", "gpt2", "--layers", "1", "--heads", "2", "--embd", "32", "--context", "32",
-         "--tokenizer", TINY, "-o", path("it.gguf"))
+         "--tokenizer", MINI, "-o", path("it.gguf"))
     g = Gguf(read(path("it.gguf")))
-    assert g.tensor("token_embd.weight")["dims"] == [32, 4096]
+    assert g.tensor("token_embd.weight")["dims"] == [32, 1024]
     assert g.get("tokenizer.ggml.tokens") == Gguf(read(tiny())).get("tokenizer.ggml.tokens")
     with case("more rows than tokens are padded"):
         runt("init", "gpt2", "--layers", "1", "--heads", "2", "--embd", "32", "--context",
-             "32", "--tokenizer", TINY, "--vocab", "4100", "-o", path("it.gguf"))
+             "32", "--tokenizer", MINI, "--vocab", "1028", "-o", path("it.gguf"))
         g = Gguf(read(path("it.gguf")))
         tokens = g.get("tokenizer.ggml.tokens")
-        assert len(tokens) == 4100 and re.fullmatch(rb"\[PAD ?\d+\]", tokens[-1]), tokens[-1]
+        assert len(tokens) == 1028 and re.fullmatch(rb"\[PAD ?\d+\]", tokens[-1]), tokens[-1]
         assert g.get("tokenizer.ggml.token_type")[-4:] == [5] * 4
         runt("generate", "-m", path("it.gguf"), "-p", "hi", "-n", "30", "--temp", "5")
     with case("fewer rows than tokens are refused"):
         fails("init", "gpt2", "--layers", "1", "--heads", "2", "--embd", "32", "--tokenizer",
-              TINY, "--vocab", "4000", "-o", path("no.gguf"), words=["4096", "4000"])
+              MINI, "--vocab", "1000", "-o", path("no.gguf"), words=["1024", "1000"])
         assert not os.path.exists(path("no.gguf"))
     with case("a synthetic vocabulary of any size"):
         for n in ("257", "258", "3000"):
@@ -855,14 +855,14 @@ TEXTS = ["", " ", "\n", "Hello world", "  two  spaces  ", "don't we'll I'm", "a\
 
 @test
 def tokenize_round_trips():
-    for model, name in ((tiny(), "file"), (TINY, "folder")):
+    for model, name in ((tiny(), "file"), (MINI, "folder")):
         with case("ids and back, from a " + name):
             for text in TEXTS:
                 ids = ids_of(text, model=model)
                 assert bytes_of(ids, model=model) == text.encode(), text
                 n = runt("tokenize", "-m", model, "--count", stdin=text).out
                 assert n == "%d\n" % len(ids), (text, n)
-    assert [ids_of(t) for t in TEXTS] == [ids_of(t, model=TINY) for t in TEXTS]
+    assert [ids_of(t) for t in TEXTS] == [ids_of(t, model=MINI) for t in TEXTS]
     with case("random bytes"):
         rng = random.Random(5)
         for _ in range(5):
@@ -900,24 +900,24 @@ def tokenize_ways_in_and_out():
         assert r.raw == text.encode()
     with case("--decode of nothing"):
         assert runt("tokenize", "-m", tiny(), "--decode", stdin=" \n").raw == b""
-    for bad, word in (("4096", "4096"), ("-1", "-1"), ("1 2 x", "'x'"), ("1.5", "'.5'"),
+    for bad, word in (("1024", "1024"), ("-1", "-1"), ("1 2 x", "'x'"), ("1.5", "'.5'"),
                       ("9" * 40, "outside"), ("1 2\0 3", "")):
         with case("--decode refuses %r" % bad):
             r = runt("tokenize", "-m", tiny(), "--decode", stdin=bad, expect=1)
             assert r.err.count("\n") == 1 and word in r.err, r
     with case("a missing text"):
         fails("tokenize", "-m", tiny(), "-f", path("no.txt"), words=["no.txt"])
-        fails("tokenize", "-m", tiny(), "-f", TINY, words=["tiny-gpt2"])
+        fails("tokenize", "-m", tiny(), "-f", MINI, words=["tests/data/mini"])
 
 
 @test
 def control_tokens_only_when_asked():
     text = "a%sb" % EOT
     spelt, meant = ids_of(text), ids_of(text, "--special")
-    assert 4095 not in spelt and len(spelt) > 4, spelt
-    assert meant == ids_of("a") + [4095] + ids_of("b"), meant
+    assert 1023 not in spelt and len(spelt) > 4, spelt
+    assert meant == ids_of("a") + [1023] + ids_of("b"), meant
     assert bytes_of(spelt) == bytes_of(meant) == text.encode()
-    assert ids_of(EOT * 3, "--special") == [4095] * 3
+    assert ids_of(EOT * 3, "--special") == [1023] * 3
 
 
 @test
@@ -926,7 +926,7 @@ def long_texts_tokenize_in_linear_time():
                        ("spaces", " " * (1 << 20)), ("emoji", "🙂" * (1 << 18))):
         with case("1 MB of " + name):
             t0 = time.monotonic()
-            n = int(runt("tokenize", "-m", TINY, "--count", stdin=text).out)
+            n = int(runt("tokenize", "-m", MINI, "--count", stdin=text).out)
             seconds = time.monotonic() - t0
             assert n > 1000 and seconds < 5 * SLOW, (n, seconds)
 
@@ -945,9 +945,10 @@ def evaluate(model, *args, text=HELDOUT, **more):
 def eval_matches_the_oracle():
     o = oracle()["perplexity"]
     p = write(path("oracle.txt"), o["text"])
-    j = evaluate(tiny(), "--window", str(o["window"]), text=p)
-    assert j["tokens"] == o["scored"], j
-    assert j["stream_tokens"] == len(ids_of(o["text"])), j
+    n = len(o["tokens"])
+    assert ids_of(o["text"])[:n] == o["tokens"]
+    j = evaluate(tiny(), "--window", str(o["window"]), "--max-tokens", str(n), text=p)
+    assert j["tokens"] == o["scored"] and j["stream_tokens"] == n, j
     assert abs(j["perplexity"] / o["perplexity"] - 1) <= 1e-4, (j, o["perplexity"])
 
 
@@ -1048,11 +1049,11 @@ def eval_errors():
     short = write(path("short.txt"), "Only a few words.")
     empty = write(path("empty.txt"), "")
     other = made("other.gguf", "init", "gpt2", "--layers", "1", "--heads", "1", "--embd", "16",
-                 "--context", "8", "--vocab", "4096")
+                 "--context", "8", "--vocab", "1024")
     small = made("small.gguf", "init", "gpt2", "--layers", "1", "--heads", "1", "--embd",
                  "16", "--context", "8", "--vocab", "300")
     near = made("near.gguf", "init", "gpt2", "--layers", "1", "--heads", "1", "--embd", "16",
-                "--context", "8", "--tokenizer", TINY)
+                "--context", "8", "--tokenizer", MINI)
     for name, args, words in (
             ("a text shorter than the window", ["-f", short], [short, "--window"]),
             ("an empty text", ["-f", empty], [empty]),
@@ -1308,8 +1309,8 @@ def an_interrupt_while_waiting_for_a_prompt_ends_it():
 @test
 def a_model_with_broken_weights_says_so():
     g = Gguf(read(tiny_as("f32")))
-    g.tensor("blk.2.ffn_up.weight")["data"] = struct.pack("<f", float("nan")) + \
-        g.tensor("blk.2.ffn_up.weight")["data"][4:]
+    g.tensor("blk.1.ffn_up.weight")["data"] = struct.pack("<f", float("nan")) + \
+        g.tensor("blk.1.ffn_up.weight")["data"][4:]
     p = write(path("nan.gguf"), g.bytes())
     fails("generate", "-m", p, "-p", "x", "--no-display-prompt", "-o", "json",
           words=["nan.gguf", "broken"])
@@ -1318,7 +1319,7 @@ def a_model_with_broken_weights_says_so():
     fails("eval", "-m", p, "--derail", "-f", "-", stdin="a goat sat", words=["nan.gguf"])
     fails("eval", "-m", tiny(), "--base", p, "--derail", "-f", "-", stdin="a goat sat",
           words=["nan.gguf"])
-    fails("quantize", p, path("nan-q.gguf"), "q8_0", words=["nan.gguf", "blk.2.ffn_up"])
+    fails("quantize", p, path("nan-q.gguf"), "q8_0", words=["nan.gguf", "blk.1.ffn_up"])
     assert not os.path.exists(path("nan-q.gguf"))
 
 

@@ -8,7 +8,7 @@ import sys
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from tap import ROOT, case, main, misuse, path, runt, test
 
-TINY = os.path.join(ROOT, "models", "tiny-gpt2")
+MINI = os.path.join(ROOT, "tests", "data", "mini")
 PROMPT = "The cat sat on the mat. The dog sat on the mat. The cat sat on"
 WAYS = ("auto", "1", "4", "31")
 
@@ -16,7 +16,7 @@ WAYS = ("auto", "1", "4", "31")
 def model(type_name):
     p = path("tiny-%s.gguf" % type_name)
     if not os.path.exists(p):
-        runt("import", TINY, "-o", p, "--type", type_name, "-q")
+        runt("import", MINI, "-o", p, "--type", type_name, "-q")
     return p
 
 

@@ -84,7 +84,7 @@ def run(program, *args, static=False, expect=0, stdin=""):
 def model():
     p = path("tiny.gguf")
     if not os.path.exists(p):
-        runt("import", os.path.join(ROOT, "models", "tiny-gpt2"), "-o", p, "--type", "r4", "-q")
+        runt("import", os.path.join(ROOT, "tests", "data", "mini"), "-o", p, "--type", "r4", "-q")
     return p
 
 

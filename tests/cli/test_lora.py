@@ -16,7 +16,7 @@ from modelfiles import ARR, F32, STR, Gguf, f32, pack, unpack
 from tap import (ROOT, RUNT, SANITIZE, Skip, case, environment, fails, main, misuse, path, read,
                  runt, test, write)
 
-TINY = os.path.join(ROOT, "models", "tiny-gpt2")
+MINI = os.path.join(ROOT, "tests", "data", "mini")
 MATRICES = {"attn_qkv": (108, 36), "attn_output": (36, 36), "ffn_up": (144, 36),
             "ffn_down": (36, 144)}
 
@@ -42,7 +42,7 @@ def base():
     p = path("base.gguf")
     if not os.path.exists(p):
         runt("init", "gpt2", "--layers", "2", "--heads", "3", "--embd", "36", "--context", "40",
-             "--tokenizer", TINY, "-o", path("odd.gguf"))
+             "--tokenizer", MINI, "-o", path("odd.gguf"))
         r = runt("train", "--data", text(), "--init", path("odd.gguf"), "--out", path("first"),
                  "--batch", "3", "--context", "24", "--lr", "0.01", "--steps", "30", "-q",
                  expect=None)
@@ -479,9 +479,9 @@ def files_that_lie():
             assert r.rc in (0, 1) and (r.rc == 0 or r.err.count("\n") == 1), r
     with case("a model of another shape"):
         runt("init", "gpt2", "--layers", "2", "--heads", "2", "--embd", "16", "--context", "40",
-             "--tokenizer", TINY, "-o", path("slim.gguf"))
+             "--tokenizer", MINI, "-o", path("slim.gguf"))
         runt("init", "gpt2", "--layers", "1", "--heads", "3", "--embd", "36", "--context", "40",
-             "--tokenizer", TINY, "-o", path("short.gguf"))
+             "--tokenizer", MINI, "-o", path("short.gguf"))
         fails("generate", "-m", path("slim.gguf"), "--lora-adapter", a, "-p", "A",
               words=[a, "an adapter of another model"])
         fails("generate", "-m", path("short.gguf"), "--lora-adapter", a, "-p", "A",
@@ -521,7 +521,7 @@ def what_is_refused():
             misuse(*arguments("refused", *more))
     with case("misused: from scratch"):
         misuse("train", "--data", text(), "--init", "gpt2", "--lora", "2", "--layers", "1",
-               "--heads", "1", "--embd", "8", "--tokenizer", TINY, "--out", path("x"))
+               "--heads", "1", "--embd", "8", "--tokenizer", MINI, "--out", path("x"))
     with case("no such adapter, no such scale"):
         fails("generate", "-m", base(), "-p", "A", "--lora-adapter", path("none"), words=[path("none")])
         for scale in ("x", "", "nan", "1e999"):

@@ -8,7 +8,7 @@ import time
 
 from tap import ROOT, RUNT, SLOW, Skip, environment, main, path, read, runt, test, write
 
-MODEL = os.path.join(ROOT, "models", "tiny-gpt2")
+MODEL = os.path.join(ROOT, "tests", "data", "mini")
 DATA = path("data.txt")
 COMMON = ["train", "--data", DATA, "--init", MODEL, "--context", "32", "--precision", "f32",
           "-t", "1", "--eval-tokens", "512"]

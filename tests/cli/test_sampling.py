@@ -9,14 +9,14 @@ import sys
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from tap import ROOT, case, fails, main, misuse, path, runt, test
 
-TINY = os.path.join(ROOT, "models", "tiny-gpt2")
+MINI = os.path.join(ROOT, "tests", "data", "mini")
 PROMPT = "One day, a little girl"
 
 
 def model():
     p = path("tiny.gguf")
     if not os.path.exists(p):
-        runt("import", TINY, "-o", p, "--type", "q8_0", "-q")
+        runt("import", MINI, "-o", p, "--type", "q8_0", "-q")
     return p
 
 

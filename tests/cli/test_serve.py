@@ -11,7 +11,7 @@ import sys
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from serve_fixture import Server, TINY, main, tiny
+from serve_fixture import Server, MINI, main, tiny
 from tap import case, fails, misuse, path, runt, test, write
 
 server = None
@@ -372,7 +372,7 @@ def prompts():
     assert echo == "Once upon" + one, echo
     echo = server.complete(ids, echo=True)["choices"][0]["text"]
     assert echo == "Once upon" + one, echo
-    for bad in (None, [], [[]], [1, "a"], ["a", 1], [-1], [1.5], [4096], [[4096]],
+    for bad in (None, [], [[]], [1, "a"], ["a", 1], [-1], [1.5], [1024], [[1024]],
                 [10 ** 12], {}, 3, True, [True], ["a"] * 129, [None]):
         r = server.post("/v1/completions", {"prompt": bad})
         assert r.status == 400 and r.error["param"] in ("prompt", "n"), (bad, r)
@@ -614,12 +614,12 @@ def embeddings():
     e, = r.json["data"]
     assert e["object"] == "embedding" and e["index"] == 0, e
     v = e["embedding"]
-    assert len(v) == 256 and abs(sum(x * x for x in v) - 1) < 1e-5, len(v)
+    assert len(v) == 128 and abs(sum(x * x for x in v) - 1) < 1e-5, len(v)
     r = server.post("/v1/embeddings", {"input": "the cat sat", "encoding_format": "base64"})
     raw = base64.b64decode(r.json["data"][0]["embedding"], validate=True)
-    assert list(struct.unpack("<256f", raw)) == [
+    assert list(struct.unpack("<128f", raw)) == [
         struct.unpack("<f", struct.pack("<f", x))[0] for x in v], "base64 differs"
-    r = server.post("/v1/embeddings", {"input": [[i % 4000] for i in range(600)]})
+    r = server.post("/v1/embeddings", {"input": [[i % 1000] for i in range(600)]})
     assert r.status == 200 and len(r.json["data"]) == 600, r.status
     ids = [5, 6, 7]
     many = server.post("/v1/embeddings", {"input": ["the cat sat", "a dog", "the cat sat"]})
@@ -629,7 +629,7 @@ def embeddings():
     one = server.post("/v1/embeddings", {"input": ids}).json["data"]
     assert len(one) == 1, one
     assert server.post("/v1/embeddings", {"input": [ids]}).json["data"] == one
-    assert server.post("/v1/embeddings", {"input": "x", "dimensions": 256}).status == 200
+    assert server.post("/v1/embeddings", {"input": "x", "dimensions": 128}).status == 200
     for bad in ({}, {"input": ""}, {"input": []}, {"input": [""]}, {"input": None},
                 {"input": "x", "encoding_format": "int8"}, {"input": ["x"] * 2049},
                 {"input": "x", "dimensions": 100}, {"input": "x", "dimensions": 0}):

@@ -105,6 +105,7 @@ def at_once(function, values):
 def start(read_timeout=2):
     global server
     server = Server("--read-timeout", read_timeout, "--idle-timeout", "3", "--max-connections", "400",
+                    "--queue", "600",
                     "--parallel", "8")
     for _ in range(2):  # every sequence's cache is in memory before any is counted
         server.complete([[i] * 240 for i in range(1, 9)], n=2, logprobs=5)

@@ -20,14 +20,14 @@ import time
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from tap import ROOT, RUNT, SANITIZE, Skip, case, environment, fails, main, misuse, path, read, runt, test
 
-TINY = os.path.join(ROOT, "models", "tiny-gpt2")
+MINI = os.path.join(ROOT, "tests", "data", "mini")
 
 
 def model():
     p = path("odd.gguf")
     if not os.path.exists(p):
         runt("init", "gpt2", "--layers", "2", "--heads", "3", "--embd", "36", "--context", "40",
-             "--tokenizer", TINY, "-o", p)
+             "--tokenizer", MINI, "-o", p)
     return p
 
 
@@ -101,7 +101,7 @@ def it_learns():
                  "--batch", "2", "--context", "24", "-q")
         assert [x["loss"] for x in log("b")[1:]] == [x["loss"] for x in log("c")[1:]]
     with case("from scratch"):
-        runt("train", "--data", text(), "--init", "gpt2", "--tokenizer", TINY, "--layers", "1",
+        runt("train", "--data", text(), "--init", "gpt2", "--tokenizer", MINI, "--layers", "1",
              "--heads", "2", "--embd", "16", "--context", "16", "--steps", "2", "--out",
              path("fresh"), "-q")
         info = json.loads(runt("inspect", path("fresh/model.gguf"), "-o", "json").out)
@@ -237,7 +237,7 @@ def what_is_refused():
             ("no such model", ["--init", path("none.gguf")], ["none.gguf"]),
             ("not a model", ["--init", path("not.gguf")], ["not.gguf"]),
             ("beyond the context", ["--context", "41"], ["41", "40"]),
-            ("more than memory", ["--init", TINY, "--batch", "65536", "--context", "256"], ["MB", "--memory"]),
+            ("more than memory", ["--init", MINI, "--batch", "65536", "--context", "256"], ["MB", "--memory"]),
             ("a bad pattern", ["--train", "("], ["'('"]),
             ("a pattern of nothing", ["--train", "nothing"], ["'nothing'"]),
             ("a folder that is a file", ["--out", text()], [text()])):
@@ -252,7 +252,7 @@ def what_is_refused():
                        ("a rate", arguments("x", "--lr", "nan")),
                        ("steps", arguments("x", "--steps", "0")),
                        ("a shape", arguments("x", "--layers", "3")),
-                       ("heads", ["train", "--data", text(), "--init", "gpt2", "--tokenizer", TINY,
+                       ("heads", ["train", "--data", text(), "--init", "gpt2", "--tokenizer", MINI,
                                   "--layers", "1", "--heads", "3", "--embd", "16", "--out",
                                   path("x")])):
         with case("misused: " + name):

@@ -91,7 +91,7 @@ const cases = {
         assert.equal(typeof raw.data[0].embedding, "string");
         for (const i of [0, 1]) {
             const x = a.data[i].embedding, y = b.data[i].embedding;
-            assert.equal(x.length, 256);
+            assert.equal(x.length, 128);
             assert.deepEqual(Array.from(x), y.map(Math.fround));
             const length = x.reduce((sum, v) => sum + v * v, 0);
             assert.ok(Math.abs(length - 1) < 1e-5, length);
