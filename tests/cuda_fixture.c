@@ -109,8 +109,8 @@ float *acts_from_gpu(struct gpu *g, const void *x, size_t n)
     return out;
 }
 
-void same(const struct gpu *g, const char *what, float *got, const float *want, size_t n,
-          double tolerance, bool acts)
+void same(const struct gpu *g, const char *what, float *got, const float *want,
+          size_t n, double tolerance, bool acts)
 {
     double most = net_largest(want, n);
     double unit = acts && g->type == GEMM_BF16 ? 0x1p-8 : 0;

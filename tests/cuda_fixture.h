@@ -21,8 +21,8 @@ void gpu_open(struct gpu *g, enum gemm_type type);
 /* Fails the test if anything was noticed or is still allocated. */
 void gpu_close(struct gpu *g);
 
-/* Random numbers about `mean`, the same in every run; as acts they are rounded first, so
- * that both sides have the same. */
+/* Random numbers about `mean`, the same in every run; as acts they are rounded first,
+ * so that both sides have the same. */
 float *numbers(struct gpu *g, size_t n, float mean, float deviation, bool acts);
 /* Arrays of the device, gone with it: floats, acts, bytes, or not written yet. */
 float *on_gpu(struct gpu *g, const float *x, size_t n);
@@ -33,10 +33,10 @@ void *empty_on_gpu(struct gpu *g, size_t bytes);
 float *from_gpu(struct gpu *g, const float *x, size_t n);
 float *acts_from_gpu(struct gpu *g, const void *x, size_t n);
 
-/* Every number within `tolerance` of the largest wanted one, and acts also within half a
- * unit of their last place.  Frees `got`. */
-void same(const struct gpu *g, const char *what, float *got, const float *want, size_t n,
-          double tolerance, bool acts);
+/* Every number within `tolerance` of the largest wanted one, and acts also within half
+ * a unit of their last place.  Frees `got`. */
+void same(const struct gpu *g, const char *what, float *got, const float *want,
+          size_t n, double tolerance, bool acts);
 
 /* Every case in both types and in every order of blocks and threads; what `fn` returns,
  * a checksum of all results, must not depend on the order. */

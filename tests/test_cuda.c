@@ -45,7 +45,8 @@ static uint64_t product(struct gpu *g, size_t index)
     enum { M = 19, N = 23, K = 31, A_STEP = 37, B_STEP = 41, C_STEP = 29 };
     enum gemm_form form = (enum gemm_form)(index % 3);
     bool wide = index / 3 % 2, add = index / 6 % 2;
-    float *a = numbers(g, K * A_STEP, 0, 1, true), *b = numbers(g, K * B_STEP, 0, 1.1f, true);
+    float *a = numbers(g, K * A_STEP, 0, 1, true),
+          *b = numbers(g, K * B_STEP, 0, 1.1f, true);
     float *c = numbers(g, M * C_STEP, 0, 1.2f, !wide), *want = copy_of(c, M * C_STEP);
     void *to = wide ? on_gpu(g, c, M * C_STEP) : acts_on_gpu(g, c, M * C_STEP);
     struct cuda_out out = {to, C_STEP, wide, add, 0.5f};
@@ -116,8 +117,8 @@ static uint64_t embeddings(struct gpu *g, size_t index)
         grad_drop_rows(&g->cpu, 0, &d.cpu, rows, n, x, x);
     float *to = empty_on_gpu(g, rows * n * sizeof *to);
     cuda_embed(g->d, rows, n, bytes_on_gpu(g, tokens, rows * sizeof *tokens),
-               on_gpu(g, table, VOCAB * n), on_gpu(g, positions, c->seq_len * n), &d.gpu,
-               to);
+               on_gpu(g, table, VOCAB * n), on_gpu(g, positions, c->seq_len * n),
+               &d.gpu, to);
     same(g, "embeddings", from_gpu(g, to, rows * n), x, rows * n, 0, false);
     mem_free(table);
     mem_free(positions);
@@ -151,17 +152,19 @@ static uint64_t embeddings_back(struct gpu *g, size_t index)
     starts[n_ids] = at;
     float *gpu_table = on_gpu(g, table, VOCAB * n);
     float *gpu_positions = on_gpu(g, positions, c->seq_len * n);
-    struct cuda_groups groups_ = {
-        n_ids, bytes_on_gpu(g, ids, rows * 4), bytes_on_gpu(g, starts, (rows + 1) * 4),
-        bytes_on_gpu(g, sorted, rows * 4)};
+    struct cuda_groups groups_ = {n_ids, bytes_on_gpu(g, ids, rows * 4),
+                                  bytes_on_gpu(g, starts, (rows + 1) * 4),
+                                  bytes_on_gpu(g, sorted, rows * 4)};
     cuda_embed_back(g->d, rows, n, &groups_, on_gpu(g, dx, rows * n), &d.gpu, gpu_table,
                     gpu_positions);
-    cuda_embed_back(g->d, rows, n, &groups_, on_gpu(g, dx, rows * n), &d.gpu, NULL, NULL);
+    cuda_embed_back(g->d, rows, n, &groups_, on_gpu(g, dx, rows * n), &d.gpu, NULL,
+                    NULL);
     uint64_t h = sum_of(sum_of(1, g, gpu_table, VOCAB * n), g, gpu_positions, n);
     if (c->share > 0)
         grad_drop_rows(&g->cpu, 0, &d.cpu, rows, n, dx, dx);
     grad_embed_back(&g->cpu, 0, c->n_seqs, c->seq_len, n, tokens, dx, table, positions);
-    same(g, "d tokens", from_gpu(g, gpu_table, VOCAB * n), table, VOCAB * n, 1e-6, false);
+    same(g, "d tokens", from_gpu(g, gpu_table, VOCAB * n), table, VOCAB * n, 1e-6,
+         false);
     same(g, "d positions", from_gpu(g, gpu_positions, c->seq_len * n), positions,
          c->seq_len * n, 1e-6, false);
     mem_free(table);
@@ -186,7 +189,8 @@ static uint64_t norms(struct gpu *g, size_t index)
     const struct rows_case *c = &rows_cases[index];
     size_t rows = c->n_seqs * c->seq_len, n = c->n, all = rows * n;
     struct drops d = drops_of(g, c, 3);
-    float *residual = numbers(g, all, 0.5f, 1, false), *y = numbers(g, all, 0, 0.9f, true);
+    float *residual = numbers(g, all, 0.5f, 1, false),
+          *y = numbers(g, all, 0, 0.9f, true);
     float *bias = numbers(g, n, 0, 0.8f, false), *gain = numbers(g, n, 1, 0.2f, false);
     float *norm_bias = numbers(g, n, 0, 0.1f, false);
     float *out = mem_array(all, sizeof *out), *norm = mem_array(all, sizeof *norm);
@@ -202,8 +206,10 @@ static uint64_t norms(struct gpu *g, size_t index)
     float *gpu_stat = empty_on_gpu(g, 2 * rows * sizeof *stat);
     float *gpu_out = empty_on_gpu(g, all * sizeof *out);
     struct cuda_norm w = {on_gpu(g, gain, n), on_gpu(g, norm_bias, n), 1e-5f};
-    struct cuda_branch branch = {acts_on_gpu(g, y, all), on_gpu(g, bias, n), d.gpu, gpu_out};
-    cuda_add_norm(g->d, rows, n, &branch, on_gpu(g, residual, all), &w, gpu_norm, gpu_stat);
+    struct cuda_branch branch = {acts_on_gpu(g, y, all), on_gpu(g, bias, n), d.gpu,
+                                 gpu_out};
+    cuda_add_norm(g->d, rows, n, &branch, on_gpu(g, residual, all), &w, gpu_norm,
+                  gpu_stat);
     same(g, "the residual stream", from_gpu(g, gpu_out, all), out, all, 1e-6, false);
     same(g, "a norm's figures", from_gpu(g, gpu_stat, 2 * rows), stat, 2 * rows, 1e-5,
          false);
@@ -235,7 +241,8 @@ static uint64_t norms_back(struct gpu *g, size_t index)
     struct drops d = drops_of(g, c, 3);
     float *x = numbers(g, all, 0.5f, 1, false), *dy = numbers(g, all, 0, 0.9f, true);
     float *gain = numbers(g, n, 1, 0.2f, false), *dx = numbers(g, all, 0, 0.3f, false);
-    float *dgain = numbers(g, n, 0, 1.2f, false), *dbias = numbers(g, n, 0, 1.3f, false);
+    float *dgain = numbers(g, n, 0, 1.2f, false),
+          *dbias = numbers(g, n, 0, 1.3f, false);
     float *scratch = mem_array(all, sizeof *scratch), *stat = mem_array(2 * rows, 4);
     grad_norm(&g->cpu, 0, rows, n, x, gain, gain, 1e-5f, scratch, stat);
     float *gpu_x = on_gpu(g, x, all), *gpu_stat = on_gpu(g, stat, 2 * rows);
@@ -243,9 +250,11 @@ static uint64_t norms_back(struct gpu *g, size_t index)
     float *gpu_dgain = on_gpu(g, dgain, n), *gpu_dbias = on_gpu(g, dbias, n);
     void *gpu_dy = acts_on_gpu(g, dy, all), *next = empty_on_gpu(g, all * 4);
     float *partial = empty_on_gpu(g, cuda_sum_floats(rows, n) * sizeof *partial);
-    cuda_sum_rows(g->d, rows, n, gpu_dy, gpu_x, gpu_stat, partial, gpu_dgain, gpu_dbias);
+    cuda_sum_rows(g->d, rows, n, gpu_dy, gpu_x, gpu_stat, partial, gpu_dgain,
+                  gpu_dbias);
     cuda_sum_rows(g->d, rows, n, gpu_dy, NULL, NULL, partial, NULL, NULL);
-    cuda_norm_back(g->d, rows, n, gpu_x, gpu_gain, gpu_stat, gpu_dy, gpu_dx, &d.gpu, next);
+    cuda_norm_back(g->d, rows, n, gpu_x, gpu_gain, gpu_stat, gpu_dy, gpu_dx, &d.gpu,
+                   next);
     grad_norm_back(&g->cpu, 0, rows, n, x, gain, stat, dy, dx, dgain, dbias);
     same(g, "dx", from_gpu(g, gpu_dx, all), dx, all, 1e-5, false);
     same(g, "dgain", from_gpu(g, gpu_dgain, n), dgain, n, 1e-5, false);
@@ -265,7 +274,8 @@ static uint64_t norms_back(struct gpu *g, size_t index)
     cuda_sum_rows(g->d, rows, n, gpu_dy, NULL, NULL, partial, NULL, gpu_dbias);
     grad_sum_rows(&g->cpu, 0, rows, n, dy, dbias);
     same(g, "a sum over rows", from_gpu(g, gpu_dbias, n), dbias, n, 1e-5, false);
-    cuda_norm_back(g->d, rows, n, gpu_x, gpu_gain, gpu_stat, gpu_dy, gpu_dx, NULL, NULL);
+    cuda_norm_back(g->d, rows, n, gpu_x, gpu_gain, gpu_stat, gpu_dy, gpu_dx, NULL,
+                   NULL);
     mem_free(x);
     mem_free(dy);
     mem_free(gain);
@@ -305,7 +315,8 @@ static uint64_t gelus(struct gpu *g, size_t index)
         rounded[i] += bias[i % n];
     grad_gelu(&g->cpu, 0, rows, n, rounded, y);
     g->cpu.kern->gelu_back(all, rounded, dy);
-    float *got = acts_from_gpu(g, gpu_y, all), *got_again = acts_from_gpu(g, again, all);
+    float *got = acts_from_gpu(g, gpu_y, all),
+          *got_again = acts_from_gpu(g, again, all);
     assert_memory_equal(got, got_again, all * sizeof *got);
     for (size_t i = 0; i < 7 && i < all; i++) /* do not hide the others */
         if (fabsf(y[i]) > 100) {
@@ -372,7 +383,8 @@ static uint64_t adamw(struct gpu *g, size_t index)
     for (int p = 0; p < PARAMS; p++)
         want += g->cpu.kern->sum_squares(sizes[p], x[0] + start[p]);
     assert_true(fabs(sum / want - 1) < 1e-6);
-    cuda_adamw(g->d, n_pieces, table, &matrix, &vector, gpu[0], gpu[1], gpu[2], gpu[3], h);
+    cuda_adamw(g->d, n_pieces, table, &matrix, &vector, gpu[0], gpu[1], gpu[2], gpu[3],
+               h);
     uint64_t check = checksum(1, &sum, sizeof sum);
     for (int p = 0; p < PARAMS; p++) {
         size_t at = start[p];

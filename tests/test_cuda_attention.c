@@ -1,5 +1,5 @@
-/* The CUDA backend's attention, loss and scores against this processor's, on an emulated
- * GPU (emu/emu.h). */
+/* The CUDA backend's attention, loss and scores against this processor's, on an
+ * emulated GPU (emu/emu.h). */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -27,7 +27,7 @@ static void near(const char *what, double got, double want, double tolerance)
 static const struct {
     size_t n_seqs, seq_len, n_heads, dim;
     float share;
-} cases[] = {{1, 1, 2, 4, 0},    {2, 64, 1, 64, 0.2f}, {1, 65, 3, 47, 0},
+} cases[] = {{1, 1, 2, 4, 0},      {2, 64, 1, 64, 0.2f},  {1, 65, 3, 47, 0},
              {2, 83, 2, 16, 0.3f}, {1, 130, 1, 80, 0.1f}, {1, 70, 2, 130, 0}};
 enum { N_CASES = sizeof cases / sizeof *cases };
 
@@ -65,8 +65,11 @@ static struct attention attention_of(struct gpu *g, size_t index)
         a.width,
         on_gpu(g, a.bias, 3 * a.width),
         {cases[index].share, bytes_on_gpu(g, keys, sizeof keys), 9, len}};
-    a.cpu = (struct grad_attention){cases[index].n_seqs, len, cases[index].n_heads,
-                                    a.width, {cases[index].share, keys, 9, len}};
+    a.cpu = (struct grad_attention){cases[index].n_seqs,
+                                    len,
+                                    cases[index].n_heads,
+                                    a.width,
+                                    {cases[index].share, keys, 9, len}};
     return a;
 }
 
@@ -85,7 +88,8 @@ static uint64_t attend(struct gpu *g, size_t index)
     struct attention a = attention_of(g, index);
     size_t n = a.rows * a.width, heads = a.gpu.n_heads;
     double tolerance = g->type == GEMM_BF16 ? 4e-3 : 1e-5;
-    float *out = mem_array(n, sizeof *out), *lse = mem_array(a.rows * heads, sizeof *lse);
+    float *out = mem_array(n, sizeof *out),
+          *lse = mem_array(a.rows * heads, sizeof *lse);
     float *dqkv = mem_array(3 * n, sizeof *dqkv);
     void *gpu_out = empty_on_gpu(g, n * sizeof *out);
     float *gpu_lse = empty_on_gpu(g, a.rows * heads * sizeof *lse);
@@ -93,7 +97,8 @@ static uint64_t attend(struct gpu *g, size_t index)
     void *gpu_dqkv = empty_on_gpu(g, 3 * n * sizeof *dqkv);
     cuda_attend(g->d, &a.gpu, a.gpu_qkv, gpu_out, gpu_lse);
     grad_attend(&g->cpu, 0, &a.cpu, a.sum, out, lse);
-    same(g, "lse", from_gpu(g, gpu_lse, a.rows * heads), lse, a.rows * heads, 1e-6, false);
+    same(g, "lse", from_gpu(g, gpu_lse, a.rows * heads), lse, a.rows * heads, 1e-6,
+         false);
     same(g, "attention", acts_from_gpu(g, gpu_out, n), out, n, tolerance, true);
     cuda_attend_back(g->d, &a.gpu, a.gpu_qkv, gpu_out, gpu_lse,
                      acts_on_gpu(g, a.dout, n), delta, gpu_dqkv);
@@ -102,7 +107,8 @@ static uint64_t attend(struct gpu *g, size_t index)
         float *got = acts_from_gpu(g, gpu_dqkv, 3 * n);
         float *of = mem_array(n, sizeof *of), *want = mem_array(n, sizeof *want);
         for (size_t i = 0; i < n; i++) {
-            size_t at = i / a.width * 3 * a.width + (size_t)part * a.width + i % a.width;
+            size_t at =
+                i / a.width * 3 * a.width + (size_t)part * a.width + i % a.width;
             of[i] = got[at];
             want[i] = dqkv[at];
         }
@@ -148,7 +154,8 @@ static void attention_slopes(void **state)
     float *dqkv = empty_on_gpu(&g, 3 * n * sizeof *dqkv);
     delta = empty_on_gpu(&g, a.rows * heads * sizeof *delta);
     cuda_attend(g.d, &a.gpu, a.gpu_qkv, out, lse);
-    cuda_attend_back(g.d, &a.gpu, a.gpu_qkv, out, lse, on_gpu(&g, a.dout, n), delta, dqkv);
+    cuda_attend_back(g.d, &a.gpu, a.gpu_qkv, out, lse, on_gpu(&g, a.dout, n), delta,
+                     dqkv);
     float *d = from_gpu(&g, dqkv, 3 * n);
     double length = net_l2(d, 3 * n), value[2];
     for (int side = 0; side < 2; side++) {
@@ -215,8 +222,8 @@ static uint64_t loss(struct gpu *g, size_t index)
         /* over the logits themselves */
         if (!r)
             cuda_loss(g->d, rows, n, step, padded, t, 0.125f, padded, losses);
-        same(g, "d logits in place", from_gpu(g, padded + r * step, n), logits + r * n, n,
-             2e-6, false);
+        same(g, "d logits in place", from_gpu(g, padded + r * step, n), logits + r * n,
+             n, 2e-6, false);
     }
     mem_free(logits);
     return h;
@@ -264,7 +271,8 @@ static uint64_t scores(struct gpu *g, size_t index)
     size_t rows = loss_cases[index].rows, n = loss_cases[index].n;
     size_t step = (n + 7) / 8 * 8;
     struct cuda_score got[8], *to = empty_on_gpu(g, sizeof got);
-    float *l = numbers(g, rows * step, 0, 3, false), *b = numbers(g, rows * step, 0, 3, false);
+    float *l = numbers(g, rows * step, 0, 3, false),
+          *b = numbers(g, rows * step, 0, 3, false);
     int32_t targets[8];
     for (size_t i = 0; i < rows * step; i++)
         b[i] += 0.01f * (float)(i % 13);
