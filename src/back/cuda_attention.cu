@@ -40,7 +40,7 @@ static __global__ void attend(struct heads h, const T *qkv, T *out, float *lse)
             if (!c)
                 load_part(shared.v, h, s, qkv, VALUE, first, s.chunk);
             __syncthreads();
-            scores.template add<GEMM_NT>(shared.q, OF, shared.k, OF, depth_at(h, c));
+            scores.template add<GEMM_NT>(shared.q, OF, shared.k, OF, depth_of(cols_at(h, c)));
         }
         scores.each(at, [&](unsigned r, unsigned c, float x) {
             shared.scores[r * SCORES + c] = x;
@@ -75,7 +75,7 @@ static __global__ void attend(struct heads h, const T *qkv, T *out, float *lse)
             shared.of_row[row] = fade;
         __syncthreads();
         o.each(at, [&](unsigned r, unsigned, float &y) { y *= shared.of_row[r]; });
-        o.template add<GEMM_NN>(p, P_STEP, shared.v, OF, TILE);
+        o.template add<GEMM_NN>(p, P_STEP, shared.v, OF, depth_of(rows_at(h, first)));
     }
     __syncthreads();
     if (!half) {

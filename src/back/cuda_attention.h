@@ -69,11 +69,10 @@ static __device__ __forceinline__ unsigned cols_at(const struct heads &h,
     return h.dim - chunk * TILE < TILE ? h.dim - chunk * TILE : (unsigned)TILE;
 }
 
-/* Products go over whole fragments; what is beyond a chunk is 0. */
-static __device__ __forceinline__ unsigned depth_at(const struct heads &h,
-                                                    unsigned chunk)
+/* Products go over whole fragments; what is beyond n rows or columns is 0. */
+static __device__ __forceinline__ unsigned depth_of(unsigned n)
 {
-    return (cols_at(h, chunk) + 15) / 16 * 16;
+    return (n + 15) / 16 * 16;
 }
 
 /* Queries, keys or values first.. of the spot's head. */

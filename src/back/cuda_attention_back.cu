@@ -91,8 +91,8 @@ scores_again(struct back_shared<T> &shared, const struct back<T> &b,
         if (new_keys || many)
             load_keys(shared, b, s, at.key, c);
         __syncthreads();
-        p.template add<GEMM_NT>(shared.q, OF, shared.k, OF, depth_at(h, c));
-        dp.template add<GEMM_NT>(shared.dout, OF, shared.v, OF, depth_at(h, c));
+        p.template add<GEMM_NT>(shared.q, OF, shared.k, OF, depth_of(cols_at(h, c)));
+        dp.template add<GEMM_NT>(shared.dout, OF, shared.v, OF, depth_of(cols_at(h, c)));
     }
     p.each(places, [&](unsigned r, unsigned c, float &x) {
         bool is = at.key + c <= at.query + r && at.query + r < h.seq_len;
@@ -146,17 +146,18 @@ template <typename T> static __global__ void attend_back_keys(struct back<T> b)
     dk.clear();
     dv.clear();
     for (; at.query < h.seq_len; at.query += TILE) {
+        unsigned depth = depth_of(rows_at(h, at.query));
         scores_again(shared, b, s, at, true, at.query == at.key, places, p, dp);
         p.each(places, [&](unsigned r, unsigned c, float x) {
             uint32_t index = (at.query + r) * h.seq_len + at.key + c;
             shared.p[r * OF + c] = from_float<T>(dropped(h.drop, key, index, x));
         });
         __syncthreads();
-        dv.template add<GEMM_TN>(shared.p, OF, shared.dout, OF, TILE);
+        dv.template add<GEMM_TN>(shared.p, OF, shared.dout, OF, depth);
         __syncthreads();
         score_gradients(shared, h, key, at, places, p, dp);
         __syncthreads();
-        dk.template add<GEMM_TN>(shared.p, OF, shared.q, OF, TILE);
+        dk.template add<GEMM_TN>(shared.p, OF, shared.q, OF, depth);
     }
     __syncthreads();
     put(shared.k, b, s, KEY, places, dk);
@@ -179,7 +180,7 @@ template <typename T> static __global__ void attend_back_queries(struct back<T> 
         scores_again(shared, b, s, at, at.key == 0, true, places, p, dp);
         score_gradients(shared, h, key, at, places, p, dp);
         __syncthreads();
-        dq.template add<GEMM_NN>(shared.p, OF, shared.k, OF, TILE);
+        dq.template add<GEMM_NN>(shared.p, OF, shared.k, OF, depth_of(rows_at(h, at.key)));
     }
     __syncthreads();
     put(shared.q, b, s, QUERY, places, dq);

@@ -134,6 +134,12 @@ static size_t cut_pieces(const struct net *n, struct cuda_piece *pieces)
     return count;
 }
 
+/* What the optimizer has beside the moments. */
+static size_t optim_bytes(size_t n_pieces)
+{
+    return n_pieces * sizeof(struct cuda_piece) + (n_pieces + 1) * sizeof(double);
+}
+
 static size_t chunk_of(const struct net *n)
 {
     size_t rows = n->o.n_seqs * n->o.seq_len, chunk = LOGITS / n->shape.n_vocab;
@@ -157,8 +163,9 @@ static void measure(const struct net *plan, struct net_memory *m)
     m->gradients = n.o.forward ? 0 : n.n_trained * sizeof(float);
     m->moments = 2 * m->gradients;
     m->activations = kept.bytes;
-    m->work = work.bytes +
-              cut_pieces(&n, NULL) * (sizeof(struct cuda_piece) + sizeof(double));
+    m->work = work.bytes;
+    if (!n.o.forward)
+        m->work += optim_bytes(cut_pieces(&n, NULL));
     m->total =
         m->weights + m->narrow + m->gradients + m->moments + m->activations + m->work;
 }

@@ -2,14 +2,15 @@
  * src/back/cuda_*.cu are compiled as they are against the headers beside this file.
  *
  * A kernel's threads are coroutines, so barriers and warps' exchanges work; blocks run
- * one after another.  The kernels are compiled with -fsanitize=thread, and emu.cc has
- * the functions that this calls at every access to memory, instead of the sanitizer's.
- * So it is noticed, at the first time it happens, when
+ * one after another.  The kernels are compiled with -fsanitize=thread,alignment,bounds,
+ * and emu_memory.cc has the functions that this calls, at every access to memory among
+ * others, instead of the sanitizers'.  So it is noticed, when it happens first, that
  *
  *   - two threads of a launch touch the same memory, one of them writing, and nothing
  *     orders that: no barrier of their block, no __syncwarp of their warp;
  *   - memory is read that nobody wrote, or touched outside what was allocated, on the
  *     device, in shared memory or by a library's product;
+ *   - numbers that are read together are not aligned, an array's index is beyond it;
  *   - a kernel touches the host's memory, or the host the device's;
  *   - threads wait for each other for ever, or end while others wait for them.
  *
@@ -40,6 +41,7 @@ void emu_set_memory(size_t bytes); /* of the device; 0: as usual */
 /* What was noticed first, or NULL; forgets it. */
 const char *emu_trouble(void);
 size_t emu_live(void);     /* allocations that were not freed */
+size_t emu_bytes(void);    /* of them */
 size_t emu_launches(void); /* so far */
 
 /* Of the environment, for a whole program: RUNT_EMU_ORDER (0..2), RUNT_EMU_FAIL

@@ -298,9 +298,7 @@ static void run_thread(unsigned t)
 {
     at_work = t;
     threadIdx = dim3(t, 0, 0);
-    emu_who.thread = t;
-    emu_who.epoch = threads[t].epoch;
-    emu_who.warp_epoch = threads[t].warp_epoch;
+    emu_at_work(t, threads[t].epoch, threads[t].warp_epoch);
     emu_who.stack = (uintptr_t)stacks + (size_t)t * STACK;
     emu_who.stack_end = emu_who.stack + STACK;
     emu_who.in_kernel = true;
@@ -471,7 +469,7 @@ static void meet(struct warp *w, enum meeting what)
 extern "C" void __syncwarp(void)
 {
     meet(&warps[at_work / 32], SYNC);
-    emu_who.warp_epoch = ++threads[at_work].warp_epoch;
+    emu_at_work(at_work, threads[at_work].epoch, ++threads[at_work].warp_epoch);
 }
 
 extern "C" uint64_t emu_exchange(uint64_t mine, unsigned from)

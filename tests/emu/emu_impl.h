@@ -20,11 +20,13 @@ bool emu_lost(void); /* the device */
 /* Who is at work: a thread of a kernel; none outside launches. */
 struct emu_who {
     bool in_kernel;
-    uint64_t launch, block, thread, epoch, warp_epoch;
+    uint64_t launch, block;
     uintptr_t stack, stack_end; /* its own memory */
     uintptr_t args, args_end;
 };
 extern struct emu_who emu_who;
+/* That thread, behind so many barriers of its block, and of its warp since then. */
+void emu_at_work(uint64_t thread, uint64_t epoch, uint64_t warp_epoch);
 
 /* The library's own use of device memory: inside one allocation, and written before. */
 bool emu_use(const void *p, size_t bytes, bool write, const char *what);

@@ -7,8 +7,10 @@
 #include <string.h>
 #include <sys/mman.h>
 
-/* Two bytes are the smallest that a kernel reads or writes. */
-enum { GRAIN = 2 };
+/* Two bytes are the smallest that a kernel reads or writes, and most are four: what is
+ * known of memory is kept for each four bytes, and for halves that were touched alone.
+ */
+enum { WORD = 4, HALF = 2 };
 
 /* An access: launch 16 bits, block 19, thread 10, barriers of the block 13, of the warp
  * 6.  0: none. */
@@ -21,18 +23,26 @@ static const size_t ARENA = (size_t)768 << 20, USUAL_MEMORY = (size_t)320 << 20;
 enum { SHARED = 128 << 10, GUARD = 512 };
 enum state : uint8_t { NOBODYS, EMPTY, WRITTEN };
 
+struct known {
+    struct cell *words;  /* [bytes / WORD] */
+    struct cell *halves; /* [bytes / HALF] */
+    bool *split;         /* [bytes / WORD]: were halves touched alone? */
+};
 static unsigned char *arena;
-static struct cell *cells; /* [ARENA / GRAIN] */
-static enum state *states; /* [ARENA / GRAIN] */
-static size_t used, live, live_bytes, memory = USUAL_MEMORY;
+static struct known of_arena;
+static enum state *states; /* [ARENA / HALF] */
+static size_t used = GUARD, live, live_bytes, memory = USUAL_MEMORY;
 
 extern "C" {
 unsigned char block_memory[SHARED] __attribute__((aligned(128)));
 }
-static struct cell shared_cells[SHARED / GRAIN];
+static struct cell shared_words[SHARED / WORD], shared_halves[SHARED / HALF];
+static bool shared_split[SHARED / WORD];
+static struct known of_shared = {shared_words, shared_halves, shared_split};
 static size_t shared_bytes;
 
 struct emu_who emu_who;
+static record now; /* of the thread that is at work */
 
 static void *reserve(size_t bytes)
 {
@@ -50,8 +60,10 @@ static void open_arena()
     if (arena)
         return;
     arena = (unsigned char *)reserve(ARENA);
-    cells = (struct cell *)reserve(ARENA / GRAIN * sizeof *cells);
-    states = (enum state *)reserve(ARENA / GRAIN);
+    of_arena.words = (struct cell *)reserve(ARENA / WORD * sizeof(struct cell));
+    of_arena.halves = (struct cell *)reserve(ARENA / HALF * sizeof(struct cell));
+    of_arena.split = (bool *)reserve(ARENA / WORD);
+    states = (enum state *)reserve(ARENA / HALF);
 }
 
 /* ---- allocations ---- */
@@ -73,6 +85,11 @@ size_t emu_live(void)
     return live;
 }
 
+size_t emu_bytes(void)
+{
+    return live_bytes;
+}
+
 extern "C" cudaError_t cudaMemGetInfo(size_t *is_free, size_t *total)
 {
     *is_free = memory - live_bytes;
@@ -91,8 +108,7 @@ extern "C" cudaError_t cudaMalloc(void **p, size_t bytes)
         return cudaErrorMemoryAllocation;
     blocks[n_blocks++] = {used, bytes, true};
     memset(arena + used, 0xff, bytes);
-    memset(states + used / GRAIN, EMPTY, (bytes + GRAIN - 1) / GRAIN);
-    memset((void *)(cells + used / GRAIN), 0, bytes / GRAIN * sizeof *cells);
+    memset(states + used / HALF, EMPTY, (bytes + HALF - 1) / HALF);
     *p = arena + used;
     used += room;
     live++;
@@ -109,11 +125,13 @@ extern "C" cudaError_t cudaFree(void *p)
         emu_note("memory is freed that was not allocated");
         return cudaErrorInvalidValue;
     }
-    memset(states + at / GRAIN, NOBODYS, (blocks[i].bytes + GRAIN - 1) / GRAIN);
+    memset(states + at / HALF, NOBODYS, (blocks[i].bytes + HALF - 1) / HALF);
     blocks[i].live = false;
     live_bytes -= blocks[i].bytes;
-    if (!--live)
-        used = n_blocks = 0;
+    if (!--live) {
+        used = GUARD;
+        n_blocks = 0;
+    }
     return emu_lost() ? cudaErrorLaunchFailure : cudaSuccess;
 }
 
@@ -128,12 +146,11 @@ bool emu_use(const void *p, size_t bytes, bool write, const char *what)
     size_t at = (size_t)((const unsigned char *)p - arena);
     if (!bytes)
         return true;
-    if (!emu_is_device(p) || at % GRAIN ||
-        !emu_is_device((const char *)p + bytes - 1)) {
+    if (!emu_is_device(p) || at % HALF || !emu_is_device((const char *)p + bytes - 1)) {
         emu_note("%s: not the device's memory", what);
         return false;
     }
-    for (size_t i = at / GRAIN; i < (at + bytes + GRAIN - 1) / GRAIN; i++) {
+    for (size_t i = at / HALF; i < (at + bytes + HALF - 1) / HALF; i++) {
         if (states[i] == NOBODYS) {
             emu_note("%s: %zu bytes go beyond what was allocated", what, bytes);
             return false;
@@ -154,23 +171,30 @@ void emu_new_launch(size_t shared)
     if (++emu_who.launch < 1 << 16)
         return;
     emu_who.launch = 1;
-    memset((void *)cells, 0, used / GRAIN * sizeof *cells);
-    memset((void *)shared_cells, 0, sizeof shared_cells);
+    memset((void *)of_arena.words, 0, used / WORD * sizeof(struct cell));
+    memset((void *)of_arena.halves, 0, used / HALF * sizeof(struct cell));
+    memset(of_arena.split, 0, used / WORD);
+    memset((void *)shared_words, 0, sizeof shared_words);
+    memset((void *)shared_halves, 0, sizeof shared_halves);
 }
 
 void emu_new_block(size_t shared)
 {
     memset(block_memory, 0xff, shared);
+    memset(shared_split, 0, sizeof shared_split);
+    memset((void *)shared_words, 0, (shared + WORD - 1) / WORD * sizeof *shared_words);
+    memset((void *)shared_halves, 0,
+           (shared + HALF - 1) / HALF * sizeof *shared_halves);
 }
 
 /* ---- what is watched ---- */
 
-static inline record now()
+void emu_at_work(uint64_t thread, uint64_t epoch, uint64_t warp_epoch)
 {
-    uint64_t epoch = emu_who.epoch < 8191 ? emu_who.epoch : 8191;
-    uint64_t warp_epoch = emu_who.warp_epoch < 63 ? emu_who.warp_epoch : 63;
-    return emu_who.launch << 48 | emu_who.block << 29 | emu_who.thread << 19 |
-           epoch << 6 | warp_epoch;
+    epoch = epoch < 8191 ? epoch : 8191;
+    warp_epoch = warp_epoch < 63 ? warp_epoch : 63;
+    now = emu_who.launch << 48 | emu_who.block << 29 | thread << 19 | epoch << 6 |
+          warp_epoch;
 }
 
 static inline unsigned thread_of(record r)
@@ -198,21 +222,45 @@ static void tell_race(const char *what, record a, record b)
              (unsigned)(b >> 29 & 0x7ffff));
 }
 
-static inline void touch(struct cell *c, record r, bool write)
+/* Nothing unordered is known of it? */
+static inline void compare(const struct cell *c, bool write)
 {
-    if (unordered(c->write, r))
+    if (__builtin_expect(unordered(c->write, now), 0))
         tell_race(write ? "two threads write" : "one thread reads what another writes",
-                  c->write, r);
-    if (write) {
-        for (int i = 0; i < 2; i++)
-            if (unordered(c->read[i], r))
-                tell_race("one thread writes what another reads", c->read[i], r);
-        c->write = r;
-    } else if (thread_of(c->read[0]) == thread_of(r) || !unordered(c->read[0], r)) {
-        c->read[0] = r;
-    } else if (!c->read[1] || !unordered(c->read[1], r) ||
-               thread_of(c->read[1]) / 32 == thread_of(c->read[0]) / 32) {
-        c->read[1] = r;
+                  c->write, now);
+    for (int i = 0; write && i < 2; i++)
+        if (__builtin_expect(unordered(c->read[i], now), 0))
+            tell_race("one thread writes what another reads", c->read[i], now);
+}
+
+static inline void touch(struct cell *c, bool write)
+{
+    if (!write && c->read[0] == now)
+        return;
+    compare(c, write);
+    if (write)
+        c->write = now;
+    else if (thread_of(c->read[0]) == thread_of(now) || !unordered(c->read[0], now))
+        c->read[0] = now;
+    else if (!unordered(c->read[1], now) ||
+             thread_of(c->read[1]) / 32 == thread_of(c->read[0]) / 32)
+        c->read[1] = now;
+}
+
+static inline void touch_all(const struct known *k, size_t at, size_t n, bool write)
+{
+    if (n < WORD) {
+        compare(&k->words[at / WORD], write);
+        touch(&k->halves[at / HALF], write);
+        k->split[at / WORD] = true;
+        return;
+    }
+    for (size_t i = at / WORD; i < (at + n + WORD - 1) / WORD; i++) {
+        if (k->split[i]) {
+            compare(&k->halves[2 * i], write);
+            compare(&k->halves[2 * i + 1], write);
+        }
+        touch(&k->words[i], write);
     }
 }
 
@@ -229,48 +277,65 @@ static void elsewhere(uintptr_t a, size_t n, bool write)
              n);
 }
 
-static inline void access(const void *p, size_t n, bool write)
+static void not_plain(enum state *s, bool write)
 {
-    uintptr_t a = (uintptr_t)p, in = a - (uintptr_t)arena,
-              in_block = a - (uintptr_t)block_memory;
-    if (arena && in < ARENA) {
-        if (!emu_who.in_kernel) {
-            emu_note("the host touches the device's memory");
-            return;
-        }
-        if (in % n && n <= 16)
-            emu_note("%zu bytes that are not aligned", n);
-        for (size_t i = in / GRAIN; i < (in + n + GRAIN - 1) / GRAIN; i++) {
-            if (states[i] == NOBODYS)
-                emu_note("a kernel %s beyond what was allocated",
-                         write ? "writes" : "reads");
-            else if (write)
-                states[i] = WRITTEN;
-            else if (states[i] == EMPTY)
-                emu_note("a kernel reads what nobody wrote");
-            touch(&cells[i], now(), write);
-        }
-    } else if (!emu_who.in_kernel) {
+    if (*s == NOBODYS)
+        emu_note("a kernel %s beyond what was allocated", write ? "writes" : "reads");
+    else if (write)
+        *s = WRITTEN;
+    else if (*s == EMPTY)
+        emu_note("a kernel reads what nobody wrote");
+}
+
+static inline void on_device(uintptr_t at, size_t n, bool write)
+{
+    if (!emu_who.in_kernel) {
+        emu_note("the host touches the device's memory");
         return;
-    } else if (in_block < SHARED) {
-        if (in_block + n > shared_bytes)
-            emu_note("a kernel %s beyond its shared memory",
-                     write ? "writes" : "reads");
-        if (in_block % n && n <= 16)
-            emu_note("%zu bytes of shared memory that are not aligned", n);
-        for (size_t i = in_block / GRAIN;
-             i < (in_block + n + GRAIN - 1) / GRAIN && i < SHARED / GRAIN; i++) {
-            struct cell *c = &shared_cells[i];
-            record r = now();
-            if (c->write >> 29 != r >> 29) /* of a block before */
-                *c = {0, {0, 0}};
-            if (!write && !c->write)
-                emu_note("a kernel reads shared memory that nobody wrote");
-            touch(c, r, write);
-        }
-    } else {
-        elsewhere(a, n, write);
     }
+    if (__builtin_expect(at % n && n <= 16, 0))
+        emu_note("%zu bytes that are not aligned", n);
+    for (size_t i = at / HALF; i < (at + n + HALF - 1) / HALF; i++)
+        if (__builtin_expect(states[i] != WRITTEN, 0))
+            not_plain(&states[i], write);
+    touch_all(&of_arena, at, n, write);
+}
+
+static bool shared_is_written(uintptr_t at, size_t n)
+{
+    if (n < WORD)
+        return shared_words[at / WORD].write || shared_halves[at / HALF].write;
+    for (size_t i = at / WORD; i < (at + n + WORD - 1) / WORD; i++)
+        if (!shared_words[i].write &&
+            !(shared_halves[2 * i].write && shared_halves[2 * i + 1].write))
+            return false;
+    return true;
+}
+
+static inline void in_shared(uintptr_t at, size_t n, bool write)
+{
+    if (__builtin_expect(at + n > shared_bytes, 0)) {
+        emu_note("a kernel %s beyond its shared memory", write ? "writes" : "reads");
+        return;
+    }
+    if (__builtin_expect(at % n && n <= 16, 0))
+        emu_note("%zu bytes of shared memory that are not aligned", n);
+    if (!write && !shared_is_written(at, n))
+        emu_note("a kernel reads shared memory that nobody wrote");
+    touch_all(&of_shared, at, n, write);
+}
+
+static inline __attribute__((always_inline)) void access(const void *p, size_t n,
+                                                         bool write)
+{
+    uintptr_t a = (uintptr_t)p, at = a - (uintptr_t)arena,
+              at_shared = a - (uintptr_t)block_memory;
+    if (at_shared < SHARED && emu_who.in_kernel)
+        in_shared(at_shared, n, write);
+    else if (at < ARENA && arena)
+        on_device(at, n, write);
+    else if (emu_who.in_kernel)
+        elsewhere(a, n, write);
 }
 
 extern "C" {
@@ -327,5 +392,20 @@ void __tsan_write_range(void *p, unsigned long n)
 {
     if (n)
         access(p, n, true);
+}
+}
+
+/* What -fsanitize=alignment,bounds calls: packs that are not aligned, even where the
+ * compiler reads them number by number; indices beyond an array. */
+extern "C" {
+void __ubsan_handle_type_mismatch_v1(void *, void *p);
+void __ubsan_handle_type_mismatch_v1(void *, void *)
+{
+    emu_note("numbers that are not aligned as a pack of them has to be");
+}
+void __ubsan_handle_out_of_bounds(void *, void *);
+void __ubsan_handle_out_of_bounds(void *, void *)
+{
+    emu_note("an index beyond its array");
 }
 }
