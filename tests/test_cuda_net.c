@@ -374,7 +374,7 @@ static void scores_are_the_losses(void **state)
     struct gpt2_shape s = wide_shape(true);
     struct tokens t = tokens_random(SEQS, LEN, s.n_vocab);
     struct net_batch b = batch_of(&t);
-    struct net_score scores[SEQS * LEN];
+    struct eval_score scores[SEQS * LEN];
     struct net *n = wide_net(&s, (struct net_options){.device = d, .forward = true}),
                *base = wide_net(&s, (struct net_options){.device = d, .forward = true});
     b.learn = false;

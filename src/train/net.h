@@ -81,7 +81,8 @@ struct net {
     size_t chunk;
     double *losses; /* [N] */
     double seconds[NET_N_PARTS], flops[NET_N_PARTS], mark;
-    void *on_device; /* what a net_device keeps of it; then g, h and arena are not there */
+    void *on_device; /* what a net_device keeps of it; then g, h and arena are not there
+                      */
 };
 
 /* Errors: RUNT_E_INVALID (a pattern that is malformed or matches nothing), RUNT_E_NOMEM

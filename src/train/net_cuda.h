@@ -53,6 +53,6 @@ struct net_cuda {
 /* net_device.run and .score */
 double net_cuda_run(struct net *n, const struct net_batch *b);
 int net_cuda_score(struct net *n, struct net *base, const struct net_batch *b,
-                   struct net_score *scores, struct runt_err *err);
+                   struct eval_score *scores, struct runt_err *err);
 
 #endif

@@ -442,12 +442,13 @@ double net_cuda_run(struct net *n, const struct net_batch *b)
 
 /* Both models' logits of the same tokens side by side. */
 int net_cuda_score(struct net *n, struct net *base, const struct net_batch *b,
-                   struct net_score *scores, struct runt_err *err)
+                   struct eval_score *scores, struct runt_err *err)
 {
     struct run r = run_of(n, b), of_base;
     struct net_cuda *c = r.c;
     size_t chunk = n->chunk;
-    _Static_assert(sizeof(struct net_score) == sizeof(struct cuda_score), "one struct");
+    _Static_assert(sizeof(struct eval_score) == sizeof(struct cuda_score),
+                   "one struct");
     forward(&r);
     if (base) {
         of_base = run_of(base, b);

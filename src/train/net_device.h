@@ -6,14 +6,8 @@
 #ifndef RUNT_TRAIN_NET_DEVICE_H
 #define RUNT_TRAIN_NET_DEVICE_H
 
+#include "eval/eval.h"
 #include "train/optim.h"
-
-/* Of a token, -log p and the likeliest; of a base model the same, and KL(base || it).
- */
-struct net_score {
-    double nll, base_nll, kl;
-    int32_t best, base_best;
-};
 
 struct net_device {
     const char *name; /* for people: "cuBLAS on NVIDIA H100 80GB HBM3" */
@@ -35,7 +29,7 @@ struct net_device {
     /* Scores [n_seqs][seq_len] of the batch's targets; base, of the same vocabulary on
      * the same device, may be NULL. */
     int (*score)(struct net *n, struct net *base, const struct net_batch *b,
-                 struct net_score *scores, struct runt_err *err);
+                 struct eval_score *scores, struct runt_err *err);
 
     int (*optim_create)(struct optim *o, struct runt_err *err);
     int (*optim_put)(struct optim *o, struct runt_err *err); /* moments */
