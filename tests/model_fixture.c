@@ -60,18 +60,25 @@ static int write_file(const struct gpt2_shape *s, const struct tok_vocab *v,
     return rc;
 }
 
+static int write_source(const struct gpt2_shape *s, const struct tensor_source *src,
+                        const char *type, const char *path, struct runt_err *err)
+{
+    struct tok_vocab v = {0};
+    int rc = tok_vocab_synthetic(s->n_vocab, &v, err);
+    if (!rc)
+        rc = write_file(s, &v, src, type, path, err);
+    tok_vocab_free(&v);
+    return rc;
+}
+
 static int write_random(const struct gpt2_shape *s, const char *type, uint64_t seed,
                         const char *path, struct runt_err *err)
 {
-    struct tok_vocab v = {0};
     struct model_random *r = NULL;
-    int rc = tok_vocab_synthetic(s->n_vocab, &v, err);
+    int rc = model_random_open(s, seed, &r, err);
     if (!rc)
-        rc = model_random_open(s, seed, &r, err);
-    if (!rc)
-        rc = write_file(s, &v, model_random_source(r), type, path, err);
+        rc = write_source(s, model_random_source(r), type, path, err);
     model_random_close(r);
-    tok_vocab_free(&v);
     return rc;
 }
 
@@ -99,6 +106,17 @@ runt_model *fixture_random(const struct gpt2_shape *s, const char *type, uint64_
 {
     char path[256];
     fixture_write_random(s, type, seed, path, sizeof path);
+    return load_and_unlink(path);
+}
+
+runt_model *fixture_of(const struct gpt2_shape *s, const struct tensor_source *src,
+                       const char *type)
+{
+    char path[256];
+    struct runt_err err;
+    fixture_temporary(path, sizeof path);
+    if (write_source(s, src, type, path, &err))
+        fail_msg("%s", err.msg);
     return load_and_unlink(path);
 }
 

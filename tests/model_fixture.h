@@ -23,6 +23,9 @@ void fixture_write_random(const struct gpt2_shape *s, const char *type, uint64_t
                           char *path, size_t n);
 /* Write, load, unlink.  Fails the test on any error. */
 runt_model *fixture_random(const struct gpt2_shape *s, const char *type, uint64_t seed);
+/* The same of any weights of a shape. */
+runt_model *fixture_of(const struct gpt2_shape *s, const struct tensor_source *src,
+                       const char *type);
 /* models/tiny-gpt2 imported as a type. */
 runt_model *fixture_tiny(const char *type);
 void fixture_write_tiny(const char *type, char *path, size_t n);

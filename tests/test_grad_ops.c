@@ -118,6 +118,83 @@ static void what_follows_a_product(void **state)
     mem_free(gelu);
 }
 
+/* A second term and a scale, in every form, before what else follows; the operands of
+ * the second are rounded as those of the first. */
+struct both {
+    struct grad_cpu cpu;
+    enum gemm_form form;
+    size_t m, n, k[2];
+    struct grad_matrix a[2], b[2];
+    float *c;
+    struct grad_then then;
+};
+
+static void multiply_both(void *ctx, unsigned i, unsigned n)
+{
+    const struct both *w = ctx;
+    (void)n;
+    grad_product(&w->cpu, i, w->form, w->m, w->n, w->k[0], w->a[0], w->b[0], false,
+                 w->c, &w->then);
+}
+
+static double term(const struct both *w, int t, size_t row, size_t col)
+{
+    const float *a = w->a[t].f, *b = w->b[t].f;
+    double x = 0;
+    for (size_t k = 0; k < w->k[t]; k++)
+        x += (double)(w->form == GEMM_TN ? a[k * w->m + row] : a[row * w->k[t] + k]) *
+             (double)(w->form == GEMM_NT ? b[col * w->k[t] + k] : b[k * w->n + col]);
+    return x;
+}
+
+/* Floats next to their bfloat16, so that products of both types are one. */
+static float *short_numbers(const struct grad_kern *kern, size_t n, uint16_t **h)
+{
+    float *x = drawn(n);
+    *h = mem_array(n, sizeof **h);
+    kern->to_bf16(n, x, *h);
+    kern->from_bf16(n, *h, x);
+    return x;
+}
+
+static void a_product_of_two_terms(void **state)
+{
+    (void)state;
+    net_need_library();
+    enum { M = 150, N = 301, K = 20, RANK = 3 };
+    for (int kind = 0; kind < 6; kind++) {
+        struct both w = {.form = (enum gemm_form)(kind % 3),
+                         .m = M,
+                         .n = N,
+                         .k = {K, RANK},
+                         .cpu = opened(3, kind / 3 ? GEMM_BF16 : GEMM_F32, 1, N * K)};
+        bool bf16 = w.cpu.type == GEMM_BF16;
+        float *x[4];
+        uint16_t *h[4];
+        for (int t = 0; t < 2; t++) {
+            x[t] = short_numbers(w.cpu.kern, M * w.k[t], &h[t]);
+            x[2 + t] = short_numbers(w.cpu.kern, N * w.k[t], &h[2 + t]);
+            w.a[t] = rows(x[t], w.form == GEMM_TN ? M : w.k[t]);
+            w.b[t] = rows(x[2 + t], w.form == GEMM_NT ? w.k[t] : N);
+            w.b[t].h = bf16 ? h[2 + t] : NULL;
+        }
+        w.c = mem_array(M * N, sizeof *w.c);
+        w.then = (struct grad_then){
+            .more_a = w.a[1], .more_b = w.b[1], .more_k = RANK, .scale = 0.5f};
+        pool_run(w.cpu.pool, multiply_both, &w);
+        for (size_t i = 0; i < M * N; i++) {
+            double want = 0.5 * (term(&w, 0, i / N, i % N) + term(&w, 1, i / N, i % N));
+            assert_true(fabs((double)w.c[i] - want) <= 2e-5);
+        }
+        for (int i = 0; i < 4; i++) {
+            mem_free(x[i]);
+            mem_free(h[i]);
+        }
+        mem_free(w.c);
+        closed(&w.cpu);
+    }
+}
+
 /* One tile each, so that all threads but one hurry ahead to the next product's
  * operands, which are rounded to where the first product's lie. */
 static void products_one_behind_another_in_bf16(void **state)
@@ -279,6 +356,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_follows_a_product),
+        cmocka_unit_test(a_product_of_two_terms),
         cmocka_unit_test(products_one_behind_another_in_bf16),
         cmocka_unit_test(heads_and_queries_drop_other_keys),
         cmocka_unit_test(every_place_drops_other_numbers),

@@ -215,6 +215,38 @@ static void test_rows_same(void **state)
     }
 }
 
+/* Rows that lie apart by more than they are long, with poison between them. */
+static void check_add_rows(enum pattern p, size_t n, size_t n_rows)
+{
+    size_t step = n + n_rows % 3;
+    float *x = draw_floats(IN_X, p, n_rows), *y = draw_floats(IN_B, p, n),
+          *rows = draw_floats(IN_W, p, n_rows ? (n_rows - 1) * step + n : 0);
+    for (size_t l = 0; l <= n_levels; l++) {
+        const struct kern_table *t = l ? &levels[l - 1].t : ref;
+        float *out = poisoned(l ? GOT : WANT, n);
+        memcpy(out, y, n * sizeof *y);
+        t->add_rows(n, out, n_rows, x, rows, step);
+        expect_guards(l ? levels[l - 1].name : "ref", "add_rows", n, out);
+        if (l)
+            expect_same(levels[l - 1].name, "add_rows", pattern_names[p], n,
+                        (float *)buffer(WANT, n * sizeof *y), out, n);
+    }
+}
+
+static void test_add_rows_same(void **state)
+{
+    (void)state;
+    for (enum pattern p = 0; p < N_PATTERNS; p++)
+        for (size_t n_rows = 0; n_rows <= 9; n_rows++)
+            for (size_t n = 0; n <= 100; n++)
+                check_add_rows(p, n, n_rows);
+    check_add_rows(NORMAL, 3072, 64);
+    /* and what it is: small whole numbers have no rounding */
+    float y[3] = {1, 2, 3}, x[2] = {10, -3}, rows[8] = {5, 6, 7, 0, 1, 2, 4, 0};
+    ref->add_rows(3, y, 2, x, rows, 4);
+    assert_true(y[0] == 48 && y[1] == 56 && y[2] == 61);
+}
+
 static void test_layer_norm_in_place(void **state)
 {
     (void)state;
@@ -362,11 +394,9 @@ static void bench_dot(struct job *j, size_t d)
 static const struct {
     const char *name;
     unsigned bytes; /* read and written for each number */
-} others[] = {{"quantize_act", 5},
-              {"layer_norm_act", 13},
-              {"layer_norm", 16},
-              {"gelu", 12},
-              {"add", 12}};
+} others[] = {{"quantize_act", 5}, {"layer_norm_act", 13},
+              {"layer_norm", 16},  {"gelu", 12},
+              {"add", 12},         {"add_rows of 8", 40}};
 
 /* x is read, y written; where a kernel works in place y is made anew from x, which
  * costs a copy within the cache. */
@@ -387,8 +417,11 @@ static void run_other(void *job)
         memcpy(j->y, j->x, j->n * sizeof *j->y);
         j->t->gelu(j->n, j->y, j->x);
         break;
-    default:
+    case 4:
         j->t->add(j->n, j->y, j->x);
+        break;
+    default:
+        j->t->add_rows(j->n, j->y, 8, j->x, j->x, j->n);
     }
 }
 
@@ -446,9 +479,13 @@ int main(int argc, char **argv)
         return bench(argc - 2, argv + 2);
     unsetenv("RUNT_CPU"); /* every level is tested, whatever the user prefers */
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_table),     cmocka_unit_test(test_race),
-        cmocka_unit_test(test_dot_same),  cmocka_unit_test(test_quantize),
-        cmocka_unit_test(test_rows_same), cmocka_unit_test(test_layer_norm_in_place),
+        cmocka_unit_test(test_table),
+        cmocka_unit_test(test_race),
+        cmocka_unit_test(test_dot_same),
+        cmocka_unit_test(test_quantize),
+        cmocka_unit_test(test_rows_same),
+        cmocka_unit_test(test_add_rows_same),
+        cmocka_unit_test(test_layer_norm_in_place),
         cmocka_unit_test(test_gelu_same),
     };
     return cmocka_run_group_tests_name("kern", tests, setup, NULL);

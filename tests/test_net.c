@@ -105,6 +105,64 @@ static void adamw_on_the_odd_model(void **state)
     odd_close(&o);
 }
 
+/* ---- adapters of the odd one ---- */
+
+/* The oracle's adapters in place of those that a net begins with. */
+static void take_adapters(struct net *n, const json_t *weights)
+{
+    for (size_t p = n->n_own; p < n->n_params; p++) {
+        const struct net_param *q = &n->params[p];
+        const json_t *a = json_object_get(weights, q->desc.name);
+        assert_int_equal(json_array_size(a), net_size(q));
+        for (size_t i = 0; i < net_size(q); i++)
+            n->w[q->at + i] = (float)json_number_value(json_array_get(a, i));
+    }
+    if (n->h)
+        net_narrow(n, 0, 0, n->n_weights);
+}
+
+static struct net *adapted_net(const struct odd *o, const json_t *want,
+                               enum gemm_type type)
+{
+    const char *targets = json_string_value(json_object_get(want, "targets"));
+    struct net_options options = {.shape = &o->shape,
+                                  .n_seqs = o->tokens.n_seqs,
+                                  .seq_len = o->tokens.seq_len,
+                                  .type = type,
+                                  .lora = {(size_t)oracle_number(want, "rank"),
+                                           (float)oracle_number(want, "alpha"), targets,
+                                           1}};
+    struct net *n = net_made(&options, 1, &o->weights->source);
+    take_adapters(n, json_object_get(want, "weights"));
+    return n;
+}
+
+static void adapters_of_the_odd_model(void **state)
+{
+    (void)state;
+    net_need_library();
+    for (int type = GEMM_F32; type <= GEMM_BF16; type++) {
+        struct odd o = odd_open();
+        const json_t *want = json_object_get(o.all, "lora");
+        struct net *n = adapted_net(&o, want, (enum gemm_type)type);
+        oracle_step(n, &o.tokens, want, type == GEMM_F32 ? exact : coarse_and_odd);
+        net_unmade(n);
+        odd_close(&o);
+    }
+}
+
+static void adamw_on_adapters(void **state)
+{
+    (void)state;
+    net_need_library();
+    struct odd o = odd_open();
+    const json_t *want = json_object_get(o.all, "lora");
+    struct net *n = adapted_net(&o, want, GEMM_F32);
+    oracle_adamw(n, &o.tokens, json_object_get(want, "adamw"), 1e-4);
+    net_unmade(n);
+    odd_close(&o);
+}
+
 /* ---- PyTorch ---- */
 
 /* blk.N.attn_qkv.weight and so on, as Hugging Face has it. */
@@ -213,6 +271,8 @@ int main(void)
         cmocka_unit_test(gradients_of_the_odd_model_by_each_library),
         cmocka_unit_test(gradients_of_several_batches_add_up),
         cmocka_unit_test(adamw_on_the_odd_model),
+        cmocka_unit_test(adapters_of_the_odd_model),
+        cmocka_unit_test(adamw_on_adapters),
         cmocka_unit_test(pytorch_gradients_and_adamw),
     };
     return cmocka_run_group_tests_name("net", tests, NULL, NULL);

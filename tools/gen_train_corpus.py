@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Seeds for fuzzing what training reads: packed texts, documents, checkpoints
-(tests/fuzz/corpus/unpack, data, checkpoint).  Needs build/runt, and zstd for its seeds.
+"""Seeds for fuzzing what training reads and leaves: packed texts, documents, checkpoints,
+adapters (tests/fuzz/corpus/unpack, data, checkpoint, adapter).  Needs build/runt, and zstd
+for its seeds.
 
 A checkpoint is one of a run of fuzz_checkpoint.c's shape, made by the program, whole and
-with lies: the keys that follow the model's are found by their names."""
+with lies: the keys that follow the model's are found by their names.  So is an adapter."""
 import gzip
 import json
 import lzma
@@ -55,7 +56,8 @@ def documents():
             "nul_inside": b'{"text": "a\\u0000b"}\n', "deep": b"[" * 100 + b"]" * 100}
 
 
-def checkpoints():
+def trained():
+    """A checkpoint, and an adapter of its model."""
     with tempfile.TemporaryDirectory() as d:
         def run(*args):
             subprocess.run([RUNT, *args], check=True, cwd=d, stdout=subprocess.DEVNULL,
@@ -66,9 +68,17 @@ def checkpoints():
         run("train", "--data", "t.txt", "--init", "gpt2", "--tokenizer", "tok", "--layers", "1",
             "--heads", "2", "--embd", "4", "--ff", "8", "--context", "8", "--steps", "2", "--batch",
             "1", "--val-share", "0", "--out", "run", "-t", "1", "-q")
-        with open(os.path.join(d, "run", "step-00000002.gguf"), "rb") as f:
-            whole = f.read()
+        run("train", "--data", "t.txt", "--init", "run/model.gguf", "--lora", "2", "--context",
+            "8", "--steps", "2", "--batch", "1", "--val-share", "0", "--out", "lora", "-t", "1",
+            "-q")
+        files = []
+        for name in ("run/step-00000002.gguf", "lora/adapter.gguf"):
+            with open(os.path.join(d, name), "rb") as f:
+                files.append(f.read())
+        return files
 
+
+def checkpoints(whole):
     def change(key, old, new):
         at = whole.index(old, whole.index(key))
         return whole[:at] + new + whole[at + len(old):]
@@ -81,6 +91,21 @@ def checkpoints():
             "smooth": change(b"train.loss.smooth", b"0x", b"nx")}
 
 
+def adapters(whole):
+    def words(key, old, new):
+        at = whole.index(old, whole.index(key))
+        return whole[:at] + new + whole[at + len(old):]
+    return {"whole": whole, "cut": whole[:-200], "type": words(b"general.type", b"adapter", b"adopter"),
+            "kind": words(b"adapter.type", b"lora", b"lola"),
+            "alpha": words(b"lora.alpha", struct.pack("<If", 6, 4), struct.pack("<If", 6, -4)),
+            "base": words(b"adapter.base", b"\x10" + b"\0" * 7, b"\x0f" + b"\0" * 7),
+            "half": whole.replace(b"ffn_up.weight.lora_a", b"ffn_up.weight.lora_c"),
+            "rank": whole.replace(struct.pack("<IQQ", 2, 4, 2), struct.pack("<IQQ", 2, 4, 1)),
+            "nan": whole[:-8] + b"\xff\xff\xff\x7f" + whole[-4:]}
+
+
 put("unpack", packed())
 put("data", documents())
-put("checkpoint", checkpoints())
+checkpoint, adapter = trained()
+put("checkpoint", checkpoints(checkpoint))
+put("adapter", adapters(adapter))

@@ -16,6 +16,10 @@ in full, or {"l2", "at", "value"}: its norm and some elements by their place in 
 every step on "batch", the loss and the norm of the gradient before clipping, and the weights
 after the last step.
 
+"lora" adapts some matrices of "odd" (Hu et al. 2021): w + alpha / rank b a; "weights" and
+"gradients" are those of the adapters, NAME.lora_a [rank][inputs] and NAME.lora_b
+[outputs][rank].
+
 The biases of keys have no influence on the loss: their gradient is zero but for rounding,
 which AdamW makes steps of, in single precision visible ones.  So none of them is among the
 elements, and the norm of attn_qkv.bias after AdamW wants a wide tolerance.
@@ -24,6 +28,7 @@ import json
 import math
 import os
 import random
+import re
 
 import numpy as np
 
@@ -152,6 +157,35 @@ class Model:
             dx = dx + norm_back(f"blk.{i}.attn_norm", d, k["norm1"])
         np.add.at(grad["token_embd.weight"], inputs, dx)
         grad["position_embd.weight"][:dx.shape[1]] += dx.sum(axis=0)
+        return loss, grad
+
+
+class Adapted:
+    """A model whose own weights stay: `w` has the adapters' a and b, NAME.lora_a and
+    NAME.lora_b.  Their gradients follow from that of the whole matrix by the chain rule."""
+
+    def __init__(self, model, scale, adapters):
+        self.model, self.scale, self.w = model, scale, adapters
+        self.names = [name.removesuffix(".lora_a") for name in adapters
+                      if name.endswith(".lora_a")]
+
+    def merged(self):
+        weights = dict(self.model.w)
+        for name in self.names:
+            change = self.w[name + ".lora_b"] @ self.w[name + ".lora_a"]
+            weights[name] = weights[name] + self.scale * change
+        return Model(self.model.layers, self.model.heads, weights)
+
+    def forward(self, batch):
+        return self.merged().forward(batch)
+
+    def gradients(self, batch):
+        loss, whole = self.merged().gradients(batch)
+        grad = {}
+        for name in self.names:
+            a, b = self.w[name + ".lora_a"], self.w[name + ".lora_b"]
+            grad[name + ".lora_a"] = self.scale * b.T @ whole[name]
+            grad[name + ".lora_b"] = self.scale * whole[name] @ a.T
         return loss, grad
 
 
@@ -337,11 +371,34 @@ def make_odd(picks):
             "adamw": adamw(model, batch, picks, 20, 1e-2, 2.0)}
 
 
+def make_lora(picks):
+    rng = random.Random(15)
+    sizes, _, model = odd_model(rng)
+    batch = odd_batch(rng, [7, 4, 6], 7, sizes["n_vocab"])
+    rank, alpha, targets = 3, 5, r"qkv|up|^blk\.1\."
+    decimals, adapters = {}, {}
+    for name, w in model.w.items():
+        if not name.startswith("blk.") or w.ndim < 2 or not re.search(targets, name):
+            continue
+        for kind, shape in (("a", (rank, w.shape[1])), ("b", (w.shape[0], rank))):
+            d = [round(rng.gauss(0, 0.2), 4) for _ in range(math.prod(shape))]
+            decimals[f"{name}.lora_{kind}"] = d
+            adapters[f"{name}.lora_{kind}"] = np.array(d, dtype=np.float32).astype(
+                np.float64).reshape(shape)
+    adapted = Adapted(model, alpha / rank, adapters)
+    loss, grad = adapted.gradients(batch)
+    check_every_element(adapted, batch, grad)
+    return {"rank": rank, "alpha": alpha, "targets": targets, "batch": batch,
+            "weights": decimals, "loss": float(loss),
+            "gradients": {name: g.flatten().tolist() for name, g in grad.items()},
+            "adamw": adamw(adapted, batch, picks, 20, 1e-2, 2.0)}
+
+
 def main():
     picks = np.random.Generator(np.random.PCG64(4))
     oracle = {"note": "made by tools/gen_train_oracle.py in double precision; its head says "
                       "what is what",
-              "tiny": make_tiny(picks), "odd": make_odd(picks)}
+              "tiny": make_tiny(picks), "odd": make_odd(picks), "lora": make_lora(picks)}
     path = os.path.join(TOP, "tests", "data", "train_oracle.json")
     with open(path, "w", encoding="utf-8") as f:
         text = json.dumps(oracle, separators=(",", ":"))

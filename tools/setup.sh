@@ -8,12 +8,14 @@ set -eu
 
 build="gcc libc6-dev meson ninja-build pkg-config python3 ca-certificates
        libjansson-dev libcurl4-openssl-dev libssl-dev libedit-dev liblzma-dev
-       zlib1g-dev libzstd-dev libdnnl-dev libopenblas0-pthread"
-test="clang libclang-rt-dev clang-format libcmocka-dev libsimde-dev git
-      libopenmpi-dev openmpi-bin"
+       zlib1g-dev libzstd-dev libmicrohttpd-dev libdnnl-dev libopenblas0-pthread"
+test="clang libclang-rt-dev clang-format libcmocka-dev libsimde-dev git curl openssl
+      libopenmpi-dev openmpi-bin zsh fish mandoc groff-base man-db"
 # Another processor's compiler and emulators, 330 MB: without them, and on a machine that is
 # not x86-64, the tests on emulated processors are left out.
 [ "$(uname -m)" != x86_64 ] || test="$test gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user"
+# For OpenAI's client, where no other node is installed.
+command -v node >/dev/null 2>&1 || test="$test nodejs npm"
 case "${1:-}" in
 build) want=$build ;;
 test) want="$build $test" ;;

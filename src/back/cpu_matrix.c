@@ -1,9 +1,12 @@
 /* Owns the form in which products read a matrix: where it lies in the file, or packed
- * into tiles when the format's kernels, or those of Q8_0 in its place, want that. */
+ * into tiles when the format's kernels, or those of Q8_0 in its place, want that; and
+ * what adapters add to it. */
 #include "back/cpu_ops.h"
 
 #include "base/err.h"
 #include "base/mem.h"
+
+#include <string.h>
 
 struct packing {
     const struct cpu_matrix *m;
@@ -91,5 +94,48 @@ int cpu_matrix_init(const struct kern_table *kern, struct pool *pool,
 void cpu_matrix_free(struct cpu_matrix *m)
 {
     mem_free(m->packed);
+    cpu_low_free(&m->low);
     *m = (struct cpu_matrix){0};
+}
+
+/* ---- adapters ---- */
+
+int cpu_low_join(const struct cpu_matrix *m, size_t rank, const float *a,
+                 const float *b, double scale, struct cpu_low *out,
+                 struct runt_err *err)
+{
+    size_t old = m->low.rank, n_a, n_b, bytes;
+    struct cpu_low l = {.rank = old + rank};
+    if (size_mul(l.rank, m->n_cols, &n_a) && size_mul(n_a, sizeof *l.a, &bytes))
+        l.a = mem_aligned(bytes);
+    if (size_mul(l.rank, m->n_rows, &n_b) && size_mul(n_b, sizeof *l.b, &bytes))
+        l.b = mem_aligned(bytes);
+    if (!l.a || !l.b) {
+        cpu_low_free(&l);
+        return err_nomem(err, "an adapter");
+    }
+    if (old) {
+        memcpy(l.a, m->low.a, old * m->n_cols * sizeof *l.a);
+        memcpy(l.b, m->low.b, old * m->n_rows * sizeof *l.b);
+    }
+    memcpy(l.a + old * m->n_cols, a, rank * m->n_cols * sizeof *l.a);
+    for (size_t k = 0; k < rank; k++)
+        for (size_t r = 0; r < m->n_rows; r++)
+            l.b[(old + k) * m->n_rows + r] = (float)(scale * (double)b[r * rank + k]);
+    *out = l;
+    return 0;
+}
+
+void cpu_low_free(struct cpu_low *l)
+{
+    mem_free(l->a);
+    mem_free(l->b);
+    *l = (struct cpu_low){0};
+}
+
+void cpu_matrix_adapt(struct cpu_matrix *m, struct cpu_low l)
+{
+    m->bytes += (l.rank - m->low.rank) * (m->n_cols + m->n_rows) * sizeof(float);
+    cpu_low_free(&m->low);
+    m->low = l;
 }

@@ -42,44 +42,65 @@ void cpu_sync(struct cpu_thread *t)
 
 /* ---- what products read ---- */
 
+/* x a^T of one token. */
+static void lower(const struct cpu_thread *t, const struct cpu_matrix *w,
+                  const float *x, float *low)
+{
+    t->kern->dot_f32(w->n_cols, x, w->low.a, w->n_cols * sizeof *x, w->low.rank, low,
+                     1);
+}
+
 struct cpu_input cpu_norm(struct cpu_thread *t, const struct cpu_matrix *w,
                           size_t n_tokens, const float *x, const float *gain,
                           const float *bias, float eps, const struct cpu_buffer *to)
 {
-    size_t n = w->n_cols, n_groups = kern_n_groups(n), begin = 0, end = n_tokens;
+    size_t n = w->n_cols, n_groups = kern_n_groups(n), rank = w->low.rank, begin = 0,
+           end = n_tokens;
     bool own = n_tokens == 1 && w->tile;
     struct kern_act *act = own ? t->act : to->act;
+    float *low = own ? t->low : to->low;
     if (!own)
         pool_range(n_tokens, 1, t->i, t->n, &begin, &end);
     for (size_t k = begin; k < end; k++) {
-        if (w->tile)
+        float *y = w->tile ? t->block : to->x + k * n;
+        if (w->tile && !rank)
             t->kern->layer_norm_act(n, x + k * n, gain, bias, eps, act + k * n_groups);
         else
-            t->kern->layer_norm(n, x + k * n, gain, bias, eps, to->x + k * n);
+            t->kern->layer_norm(n, x + k * n, gain, bias, eps, y);
+        if (w->tile && rank)
+            t->kern->quantize_act(n, y, act + k * n_groups);
+        if (rank)
+            lower(t, w, y, low + k * rank);
     }
     cpu_mark(t, CPU_NORM, 0, 0);
     if (!own)
         cpu_sync(t);
-    return (struct cpu_input){act, to->x};
+    return (struct cpu_input){act, to->x, low};
 }
 
 struct cpu_input cpu_prepare(struct cpu_thread *t, const struct cpu_matrix *w,
                              size_t n_tokens, const float *x,
                              const struct cpu_buffer *to)
 {
-    size_t n = w->n_cols, n_groups = kern_n_groups(n), begin = 0, end = n_tokens;
-    if (!w->tile)
+    size_t n = w->n_cols, n_groups = kern_n_groups(n), rank = w->low.rank, begin = 0,
+           end = n_tokens;
+    if (!w->tile && !rank)
         return (struct cpu_input){.x = x};
     bool own = n_tokens == 1;
     struct kern_act *act = own ? t->act : to->act;
+    float *low = own ? t->low : to->low;
     if (!own)
         pool_range(n_tokens, 1, t->i, t->n, &begin, &end);
-    for (size_t k = begin; k < end; k++)
-        t->kern->quantize_act(n, x + k * n, act + k * n_groups);
+    for (size_t k = begin; k < end; k++) {
+        if (w->tile)
+            t->kern->quantize_act(n, x + k * n, act + k * n_groups);
+        if (rank)
+            lower(t, w, x + k * n, low + k * rank);
+    }
     cpu_mark(t, CPU_NORM, 0, 0);
     if (!own)
         cpu_sync(t);
-    return (struct cpu_input){.act = act};
+    return (struct cpu_input){act, x, low};
 }
 
 /* ---- products ---- */
@@ -140,6 +161,17 @@ static void product(const struct cpu_thread *t, const struct cpu_matrix *w, size
                        min(some, n_tokens - k), t->block + k * stride + r, stride);
 }
 
+/* The same rows of what adapters add: low b. */
+static void raise_rows(const struct cpu_thread *t, const struct cpu_matrix *w,
+                       size_t row, size_t n_rows, struct cpu_input in, size_t n_tokens,
+                       size_t stride)
+{
+    size_t rank = w->low.rank;
+    for (size_t k = 0; k < n_tokens; k++)
+        t->kern->add_rows(n_rows, t->block + k * stride, rank, in.low + k * rank,
+                          w->low.b + row, w->n_rows);
+}
+
 static void deliver(const struct cpu_thread *t, size_t n_rows, const float *bias,
                     enum cpu_sink sink, float *y, float *out)
 {
@@ -167,12 +199,15 @@ void cpu_matmul_rows(struct cpu_thread *t, const struct cpu_matrix *w, size_t be
         size_t n = min(MOST_TOKENS, n_tokens - k0),
                rows = CPU_BLOCK_FLOATS / n / KERN_TILE_ROWS * KERN_TILE_ROWS;
         struct cpu_input part = {in.act ? in.act + k0 * n_groups : NULL,
-                                 in.x ? in.x + k0 * w->n_cols : NULL};
+                                 in.x ? in.x + k0 * w->n_cols : NULL,
+                                 in.low ? in.low + k0 * w->low.rank : NULL};
         for (size_t r = begin; r < end; r += rows) {
             size_t n_rows = min(rows, end - r),
                    stride =
                        (n_rows + KERN_TILE_ROWS - 1) / KERN_TILE_ROWS * KERN_TILE_ROWS;
             product(t, w, r, n_rows, part, n, stride);
+            if (w->low.rank)
+                raise_rows(t, w, r, n_rows, part, n, stride);
             for (size_t k = 0; k < n; k++)
                 deliver(t, n_rows, bias ? bias + r : NULL, sink, t->block + k * stride,
                         out + (k0 + k) * out_stride + r);

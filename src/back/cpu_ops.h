@@ -18,6 +18,14 @@
 
 /* ---- matrices ---- */
 
+/* What adapters add to a product: y += (x a^T) b, in floats.  Several make one of a
+ * higher rank. */
+struct cpu_low {
+    size_t rank; /* 0: nothing */
+    float *a;    /* [rank][n_cols] */
+    float *b;    /* [rank][n_rows]: by columns, so that a block of rows is a run */
+};
+
 /* n_rows rows of n_cols numbers, as products read them. */
 struct cpu_matrix {
     const struct fmt_info *fmt;
@@ -29,8 +37,9 @@ struct cpu_matrix {
     size_t tile_bytes;
     const uint8_t *data; /* [n_tiles][tile_bytes] or [n_rows][row_bytes] */
     size_t row_bytes;
-    kern_dot_fn *dot; /* of plain rows; NULL: rows are decoded, slowly */
-    void *packed;     /* owned, or NULL */
+    kern_dot_fn *dot;   /* of plain rows; NULL: rows are decoded, slowly */
+    void *packed;       /* owned, or NULL */
+    struct cpu_low low; /* owned */
 };
 
 /* RUNT_E_FORMAT when a row is not whole blocks, RUNT_E_NOMEM.  `data` outlives the
@@ -40,6 +49,15 @@ int cpu_matrix_init(const struct kern_table *kern, struct pool *pool,
                     const struct fmt_info *fmt, const uint8_t *data, size_t n_rows,
                     size_t n_cols, struct cpu_matrix *out, struct runt_err *err);
 void cpu_matrix_free(struct cpu_matrix *m);
+
+/* The matrix's adapters and one more, a [rank][n_cols] and scale b, b [n_rows][rank].
+ * RUNT_E_NOMEM; freed with cpu_low_free unless cpu_matrix_adapt gives it to the matrix.
+ */
+int cpu_low_join(const struct cpu_matrix *m, size_t rank, const float *a,
+                 const float *b, double scale, struct cpu_low *out,
+                 struct runt_err *err);
+void cpu_low_free(struct cpu_low *l);
+void cpu_matrix_adapt(struct cpu_matrix *m, struct cpu_low l);
 
 /* ---- threads ---- */
 
@@ -72,6 +90,7 @@ struct cpu_thread {
     unsigned i, n;           /* thread i of n */
     struct kern_act *act;    /* this thread's own, for one token */
     float *block;            /* [CPU_BLOCK_FLOATS] */
+    float *low;              /* [rank], of one token */
     void *attn;              /* cpu_attn_scratch_bytes */
     struct cpu_account *acc; /* thread 0 only, else NULL */
     double last;             /* when its last operation ended */
@@ -84,16 +103,19 @@ double cpu_seconds(void);
 
 /* ---- norms and products ---- */
 
-/* What a product reads: 8-bit activations (tiles) or floats (rows). */
+/* What a product reads: 8-bit activations (tiles) or floats (rows); and where the
+ * matrix is adapted x a^T, made of the floats by whoever makes the others. */
 struct cpu_input {
     const struct kern_act *act; /* [n][kern_n_groups(n_cols)] */
     const float *x;             /* [n][n_cols] */
+    const float *low;           /* [n][rank] */
 };
 
 /* Room for the above, for passes of several tokens; shared by the threads. */
 struct cpu_buffer {
     struct kern_act *act;
     float *x;
+    float *low;
 };
 
 /* Layer norm of x [n_tokens][n_cols] for the product with w; a barrier inside where

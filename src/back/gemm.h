@@ -30,10 +30,10 @@ struct gemm;
  * install), RUNT_E_INVALID when RUNT_GEMM in the environment is not onednn or
  * openblas. */
 int gemm_open(struct gemm **out, struct runt_err *err);
-void gemm_close(struct gemm *g);             /* NULL is fine */
+void gemm_close(struct gemm *g); /* NULL is fine */
 /* Of the library that makes products of a type: "oneDNN" */
 const char *gemm_name(const struct gemm *g, enum gemm_type type);
-bool gemm_has_bf16(const struct gemm *g);    /* at speed */
+bool gemm_has_bf16(const struct gemm *g); /* at speed */
 
 /* What one thread needs: a product is called with the thread's own. */
 struct gemm_thread;

@@ -118,15 +118,25 @@ static void narrow(const struct grad_cpu *cpu, unsigned i, size_t rows, size_t c
     x->step = cols;
 }
 
+/* c [rows][cols] = or += the part of a product that begins at (row, col). */
+static void part(const struct grad_cpu *cpu, unsigned i, enum gemm_form form,
+                 size_t row, size_t rows, size_t col, size_t cols, size_t n, size_t k,
+                 struct grad_matrix a, struct grad_matrix b, bool add, float *c)
+{
+    bool narrow = cpu->type == GEMM_BF16;
+    size_t a_at = form == GEMM_TN ? row : row * a.step;
+    size_t b_at = form == GEMM_NT ? col * b.step : col;
+    gemm_run(cpu->threads[i].gemm, cpu->type, form, rows, cols, k,
+             narrow ? (const void *)(a.h + a_at) : a.f + a_at, a.step,
+             narrow ? (const void *)(b.h + b_at) : b.f + b_at, b.step, add, c, n);
+}
+
 static void tile(const struct grad_cpu *cpu, unsigned i, enum gemm_form form,
                  size_t row, size_t rows, size_t col, size_t cols, size_t n, size_t k,
                  struct grad_matrix a, struct grad_matrix b, bool add, float *c,
                  const struct grad_then *then)
 {
     const struct grad_kern *kern = cpu->kern;
-    bool narrow = cpu->type == GEMM_BF16;
-    size_t a_at = form == GEMM_TN ? row : row * a.step;
-    size_t b_at = form == GEMM_NT ? col * b.step : col;
     bool dropped = then && then->drop && then->drop->share > 0;
     for (size_t r = row; then && then->bias && r < row + rows; r++) {
         float *to = c + r * n + col;
@@ -135,12 +145,14 @@ static void tile(const struct grad_cpu *cpu, unsigned i, enum gemm_form form,
             kern->add(cols, to, then->residual + r * n + col);
         add = true;
     }
-    gemm_run(cpu->threads[i].gemm, cpu->type, form, rows, cols, k,
-             narrow ? (const void *)(a.h + a_at) : a.f + a_at, a.step,
-             narrow ? (const void *)(b.h + b_at) : b.f + b_at, b.step, add,
-             c + row * n + col, n);
+    part(cpu, i, form, row, rows, col, cols, n, k, a, b, add, c + row * n + col);
+    if (then && then->more_k)
+        part(cpu, i, form, row, rows, col, cols, n, then->more_k, then->more_a,
+             then->more_b, true, c + row * n + col);
     for (size_t r = row; then && r < row + rows; r++) {
         float *to = c + r * n + col;
+        if (then->scale != 0)
+            kern->scale(cols, to, then->scale);
         if (dropped) {
             grad_drop_row(cpu, then->drop, r, n, col, cols, to);
             kern->add(cols, to, then->residual + r * n + col);
@@ -156,8 +168,9 @@ void grad_product(const struct grad_cpu *cpu, unsigned i, enum gemm_form form, s
                   size_t n, size_t k, struct grad_matrix a, struct grad_matrix b,
                   bool add, float *c, const struct grad_then *then)
 {
-    size_t tile_m, tile_n, begin, end;
-    if (cpu->type == GEMM_BF16 && (!a.h || !b.h)) {
+    size_t tile_m, tile_n, begin, end, more = then ? then->more_k : 0;
+    struct grad_then own;
+    if (cpu->type == GEMM_BF16 && (!a.h || !b.h || (more && !then->more_a.h))) {
         grad_sync(cpu, i); /* the product before may still read them */
         if (!a.h)
             narrow(cpu, i, form == GEMM_TN ? k : m, form == GEMM_TN ? m : k, &a,
@@ -165,6 +178,12 @@ void grad_product(const struct grad_cpu *cpu, unsigned i, enum gemm_form form, s
         if (!b.h)
             narrow(cpu, i, form == GEMM_NT ? n : k, form == GEMM_NT ? k : n, &b,
                    cpu->narrow[1]);
+        if (more && !then->more_a.h) {
+            own = *then;
+            narrow(cpu, i, form == GEMM_TN ? more : m, form == GEMM_TN ? m : more,
+                   &own.more_a, cpu->narrow[1]);
+            then = &own;
+        }
         grad_sync(cpu, i);
     }
     tile_sides(m, n, &tile_m, &tile_n);

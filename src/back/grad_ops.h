@@ -69,15 +69,19 @@ struct grad_matrix {
 
 /* What becomes of a product c [m][n] while it is in the cache. */
 struct grad_then {
-    const float *bias;            /* [n], added; or NULL */
-    const float *residual;        /* [m][n], added after dropout; or NULL */
-    const struct grad_drop *drop; /* with residual; or NULL */
-    float *gelu;                  /* [m][n] = GELU(c); or NULL */
-    const float *gelu_back;       /* [m][n]: c *= GELU'(it); or NULL */
+    struct grad_matrix more_a, more_b; /* c += more_a more_b, in the product's form, */
+    size_t more_k;                     /* more_k products a number; 0: none */
+    float scale;                       /* c *= it; 0: as it is; not with bias */
+    const float *bias;                 /* [n], added; or NULL */
+    const float *residual;             /* [m][n], added after dropout; or NULL */
+    const struct grad_drop *drop;      /* with residual; or NULL */
+    float *gelu;                       /* [m][n] = GELU(c); or NULL */
+    const float *gelu_back;            /* [m][n]: c *= GELU'(it); or NULL */
 };
 
 /* c = or += a b in the form of back/gemm.h; c's rows are n apart.  `then` may be NULL.
- * Begins with a barrier where it makes operands for everyone. */
+ * Begins with a barrier where it makes operands for everyone.  In bfloat16 only one of
+ * b and more_a, and not more_b, may be floats alone. */
 void grad_product(const struct grad_cpu *cpu, unsigned i, enum gemm_form form, size_t m,
                   size_t n, size_t k, struct grad_matrix a, struct grad_matrix b,
                   bool add, float *c, const struct grad_then *then);

@@ -1,6 +1,8 @@
 /* Owns the measuring: what is opened when, what is timed, and in which order. */
 #include "cli/bench.h"
 
+#include "cli/cli_adapter.h"
+
 #include "back/roofline.h"
 #include "base/err.h"
 #include "base/mem.h"
@@ -95,7 +97,7 @@ static int meet(struct bench *b, struct runt_err *err)
         s->name = plan->models[i];
         rc = convert_model_path(s->name, &s->path, err);
         if (!rc)
-            rc = runt_model_load(s->path, &m, err);
+            rc = cli_model_load(s->path, &plan->adapters, stderr, &m, err);
         if (!rc)
             runt_model_info(m, &s->info);
         runt_model_free(m);
@@ -158,7 +160,7 @@ static int time_loading(struct bench *b, struct subject *s, struct runt_err *err
             runt_model *m = NULL;
             runt_session *session = NULL;
             double start = cli_seconds();
-            int rc = runt_model_load(s->path, &m, err);
+            int rc = cli_model_load(s->path, &b->plan->adapters, NULL, &m, err);
             loads[n++] = cli_seconds() - start;
             if (!rc)
                 rc = runt_session_open(m, &o, &session, err);
@@ -187,7 +189,10 @@ static int generate(const struct bench *b, struct subject *s, const struct confi
         /* other sequences read other tokens, so that they read other rows */
         for (uint32_t i = 0; i < c->batch; i++)
             b->steps[i] = (struct runt_step){
-                i, &s->tokens[(c->depth + k + 7 * (size_t)i) % s->info.n_ctx], 1};
+                .seq = i,
+                .tokens = &s->tokens[(c->depth + k + 7 * (size_t)i) % s->info.n_ctx],
+                .n = 1,
+            };
         int rc = runt_session_step(s->session, b->steps, c->batch, err);
         if (rc)
             return rc;
@@ -386,7 +391,8 @@ int bench_run(const struct bench_plan *plan, struct bench_row **rows, size_t *n,
     for (size_t i = 0; i < plan->n_models && !rc; i++)
         rc = time_loading(&b, &b.subjects[i], err);
     for (size_t i = 0; i < plan->n_models && !rc; i++)
-        rc = runt_model_load(b.subjects[i].path, &b.subjects[i].model, err);
+        rc = cli_model_load(b.subjects[i].path, &plan->adapters, NULL,
+                            &b.subjects[i].model, err);
     for (size_t i = 0; i < plan->threads.n && !rc; i++)
         rc = run_threads(&b, i, err);
     cli_progress_done();

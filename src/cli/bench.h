@@ -24,6 +24,7 @@ struct bench_list {
 struct bench_plan {
     const char **models; /* as the user named them */
     size_t n_models;
+    struct cli_list adapters; /* of each of them */
     /* Tokens of pp and tg, 0: no such test; -1: 512 and 128, or as many as every
      * model's context holds behind the greatest depth. */
     int64_t n_prompt, n_gen;

@@ -1,47 +1,35 @@
-/* Owns the conversation: its turns, what is dropped when the context is full, and the
- * /commands. */
-#include "cli/chat.h"
+/* Owns the conversation: reading, answering, and what is forgotten when the context is
+ * full. */
+#include "cli/chat_impl.h"
 
 #include "base/err.h"
 #include "base/file.h"
 #include "base/mem.h"
-#include "cli/chat_template.h"
-#include "cli/convert.h"
 
-#include <ctype.h>
-#include <math.h>
-#include <stdlib.h>
+#include <langinfo.h>
+#include <locale.h>
+#include <stdarg.h>
 #include <string.h>
 
-struct turn {
-    char *words; /* what the person said */
-    size_t n_words;
-    struct token_list question, answer; /* the answer with the template's end */
-};
-
-struct chat {
-    struct chat_options o;
-    runt_model *model;
-    const struct chat_template *template;
-    struct timeline timeline;
-    struct line_input *input;
-    struct turn *turns;
-    size_t n_turns, n_forgotten; /* oldest turns that no longer fit */
-    bool said_full, left;
-    struct answer last;
-    size_t total_tokens;
-    double total_seconds;
-};
+static const char quotes[] = "\"\"\"";
+enum { N_QUOTES = sizeof quotes - 1 };
 
 int chat_check(const struct cli_verb *v, struct chat_options *o)
 {
     int rc = cli_kv_parse(v, o->kv_name, &o->kv);
+    if (!rc)
+        rc = cli_lookahead_parse(v, o->lookahead_name, &o->lookahead);
     if (rc)
         return rc;
-    if (!strcmp(o->template_name, "auto") || chat_template_find(o->template_name))
+    if (!strcmp(o->template_name, "auto") || runt_template_find(o->template_name))
         return 0;
-    return cli_misuse(v, "unknown template '%s'; there are auto, none, turns, chatml",
-                      o->template_name);
+    char names[256];
+    size_t n = 0;
+    for (size_t i = 0; runt_template_at(i); i++)
+        n += (size_t)snprintf(names + n, sizeof names - n, ", %s",
+                              runt_template_name(runt_template_at(i)));
+    return cli_misuse(v, "unknown template '%s'; there are auto%s", o->template_name,
+                      names);
 }
 
 struct chat_options chat_defaults(void)
@@ -49,83 +37,42 @@ struct chat_options chat_defaults(void)
     return (struct chat_options){.sampler = cli_sampler_defaults(),
                                  .template_name = "auto",
                                  .kv_name = "auto",
+                                 .lookahead_name = "auto",
                                  .n_max = 256};
 }
 
-/* A line to the person that is no answer: dim on a terminal, on stderr in a pipe. */
-static void note(const struct chat *c, const char *text)
+/* ---- what is no answer ---- */
+
+FILE *chat_side(const struct chat *c)
 {
-    bool terminal = line_input_is_terminal(c->input),
-         dim = terminal && cli_color(stdout);
-    char plain[512];
-    fprintf(terminal ? stdout : stderr, "%s(%s)%s\n", dim ? "\033[2m" : "",
-            cli_plain(text, plain, sizeof plain), dim ? "\033[0m" : "");
+    return line_input_is_terminal(c->input) ? stdout : stderr;
 }
 
-/* ---- turns ---- */
-
-static void turn_free(struct turn *t)
+/* In parentheses, dim where there are colours. */
+void chat_note(const struct chat *c, const char *fmt, ...)
 {
-    mem_free(t->words);
-    mem_free(t->question.ids);
-    mem_free(t->answer.ids);
-    *t = (struct turn){0};
+    FILE *f = chat_side(c);
+    struct wrap w = {.out = f, .width = cli_columns(f)};
+    bool dim = cli_color(f);
+    va_list ap;
+    va_start(ap, fmt);
+    char text[1024], plain[1024];
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    cli_plain(text, plain, sizeof plain);
+    fputs(dim ? "\033[2m" : "", f);
+    wrap_put(&w, "(", 1);
+    wrap_put(&w, plain, strlen(plain));
+    wrap_put(&w, ")", 1);
+    wrap_end(&w);
+    fprintf(f, "%s\n", dim ? "\033[0m" : "");
 }
 
-static void forget_all(struct chat *c)
+static void tell_complaint(const struct chat *c)
 {
-    for (size_t i = 0; i < c->n_turns; i++)
-        turn_free(&c->turns[i]);
-    c->n_turns = c->n_forgotten = 0;
-}
-
-static int add_turn(struct chat *c, const char *words, size_t n, struct runt_err *err)
-{
-    struct turn *p = mem_resize(c->turns, c->n_turns + 1, sizeof *p);
-    if (!p)
-        return err_nomem(err, "a turn");
-    c->turns = p;
-    struct turn t = {.words = mem_strndup(words, n), .n_words = n};
-    int rc = t.words
-                 ? chat_template_turn(c->template, c->model, words, n, &t.question, err)
-                 : err_nomem(err, "a turn");
-    if (rc)
-        turn_free(&t);
-    else
-        c->turns[c->n_turns++] = t;
-    return rc;
-}
-
-static size_t turn_len(const struct turn *t)
-{
-    return t->question.n + t->answer.n;
-}
-
-/* The tokens of all turns that still fit with room for an answer; the oldest are
- * forgotten first, and a last question that alone is too long loses its beginning. */
-static int context_tokens(struct chat *c, struct token_list *out, struct runt_err *err)
-{
-    size_t n_ctx = runt_session_n_ctx(c->timeline.session), room = n_ctx / 4, n = 0;
-    int rc = 0;
-    if (c->o.n_max && (size_t)c->o.n_max < room)
-        room = (size_t)c->o.n_max;
-    for (size_t i = c->n_forgotten; i < c->n_turns; i++)
-        n += turn_len(&c->turns[i]);
-    for (; n + room > n_ctx && c->n_forgotten + 1 < c->n_turns; c->n_forgotten++)
-        n -= turn_len(&c->turns[c->n_forgotten]);
-    for (size_t i = c->n_forgotten; i < c->n_turns && !rc; i++) {
-        const struct turn *t = &c->turns[i];
-        rc = token_list_put(out, t->question.ids, t->question.n, err);
-        if (!rc && t->answer.n)
-            rc = token_list_put(out, t->answer.ids, t->answer.n, err);
-    }
-    size_t most = n_ctx - room > 0 ? n_ctx - room : 1;
-    if (!rc && out->n > most) {
-        memmove(out->ids, out->ids + (out->n - most), most * sizeof *out->ids);
-        out->n = most;
-        c->timeline.n_dropped++;
-    }
-    return rc;
+    char why[512];
+    if (line_input_complaint(c->input, why, sizeof why))
+        chat_note(c, "what you type is not kept for later sessions: %s", why);
 }
 
 static void say_once_when_full(struct chat *c)
@@ -133,224 +80,274 @@ static void say_once_when_full(struct chat *c)
     if (c->said_full || (!c->n_forgotten && !c->timeline.n_dropped))
         return;
     c->said_full = true;
-    note(c, "the context is full: from now on the oldest turns are forgotten");
+    chat_note(c, "the context is full: from now on the oldest turns are forgotten");
 }
 
-static void print_stats(const struct chat *c)
+/* ---- what fits ---- */
+
+void chat_changed(struct chat *c)
 {
-    char line[256], size[32];
-    struct runt_model_info info;
-    runt_model_info(c->model, &info);
-    snprintf(line, sizeof line,
-             "%zu tokens at %.1f tokens/s; context %u of %u; model %s", c->total_tokens,
-             c->total_seconds > 0 ? (double)c->total_tokens / c->total_seconds : 0.0,
-             runt_session_pos(c->timeline.session),
-             runt_session_n_ctx(c->timeline.session), cli_bytes(info.file_bytes, size));
-    note(c, line);
-    snprintf(line, sizeof line, "peak memory %s", cli_bytes(cli_peak_rss(), size));
-    note(c, line);
+    c->n_forgotten = 0;
+    c->timeline.n_dropped = 0;
+    c->said_full = false;
 }
 
-/* Answer the last turn. */
-static int answer(struct chat *c, struct runt_err *err)
+/* Tokens of what the system says and of the messages behind the first n_forgotten. */
+static int tokens_without(struct chat *c, size_t n_forgotten, int32_t **ids, size_t *n,
+                          struct runt_err *err)
 {
-    struct turn *t = &c->turns[c->n_turns - 1];
-    const char *stops[1] = {c->template->stop};
-    struct stream s = {
-        .out = stdout, .stops = stops, .n_stops = stops[0] ? 1 : 0, .skip_space = true};
-    struct token_list tokens = {0};
-    int rc = context_tokens(c, &tokens, err);
-    if (!rc && !tokens.n)
-        goto out; /* an empty line before anything was said */
-    if (!rc)
-        rc = timeline_set(&c->timeline, tokens.ids, tokens.n, err);
-    if (rc == RUNT_E_INTERRUPTED &&
-        !cli_terminated()) { /* while reading, not yet talking */
-        rc = 0;
-        cli_clear_interrupt();
-        note(c, "stopped");
-        goto out;
-    }
-    if (rc)
-        goto out;
-    say_once_when_full(c);
-    struct answer a;
-    rc = timeline_answer(&c->timeline, (size_t)c->o.n_max, false, &s, &t->answer, &a,
-                         err);
-    putchar('\n');
-    fflush(stdout);
-    if (rc)
-        goto out;
-    c->last = a;
-    c->total_tokens += a.n_tokens;
-    c->total_seconds += a.seconds;
-    if (a.end == ANSWER_INTERRUPTED) {
-        if (cli_terminated()) {
-            rc = err_set(err, RUNT_E_INTERRUPTED, "%s", "");
-            goto out;
-        }
-        cli_clear_interrupt();
-        note(c, "stopped");
-    }
-    say_once_when_full(c);
-    rc = chat_template_end(c->template, c->model, &t->answer, err);
-out:
-    stream_free(&s);
-    mem_free(tokens.ids);
+    const struct conversation *s = &c->said;
+    size_t n_system = conversation_n_system(s), n_kept = s->n - n_forgotten;
+    struct runt_message *kept = mem_array(n_kept, sizeof *kept);
+    if (!kept)
+        return err_nomem(err, "a conversation");
+    for (size_t i = 0; i < n_kept; i++)
+        kept[i] = s->messages[i < n_system ? i : i + n_forgotten];
+    int rc =
+        runt_template_apply(c->template, c->model, kept, n_kept, true, ids, n, err);
+    mem_free(kept);
     return rc;
 }
 
-/* ---- commands ---- */
-
-static int new_sampler(struct chat *c, struct runt_err *err)
+/* The tokens to answer, with room left for the answer: the oldest turns are forgotten
+ * first, as few as need be, and a last question that alone is too long loses its
+ * beginning. */
+static int context_tokens(struct chat *c, int32_t **ids, size_t *n,
+                          struct runt_err *err)
 {
-    struct runt_sampler_options so = cli_sampler_options(&c->o.sampler);
-    struct runt_model_info info;
-    runt_sampler *s = NULL;
-    runt_model_info(c->model, &info);
-    int rc = runt_sampler_new(&so, info.n_vocab, &s, err);
-    if (rc)
+    size_t n_ctx = runt_session_n_ctx(c->timeline.session), room = n_ctx / 4;
+    if (c->o->n_max && (size_t)c->o->n_max < room)
+        room = (size_t)c->o->n_max;
+    size_t most = n_ctx - room > 0 ? n_ctx - room : 1;
+    size_t n_system = conversation_n_system(&c->said);
+    const struct runt_message *turns = c->said.messages + n_system;
+    size_t low = c->n_forgotten, high = c->said.n - n_system - 1;
+    int rc = tokens_without(c, low, ids, n, err);
+    if (rc || *n <= most)
         return rc;
-    runt_sampler_free(c->timeline.sampler);
-    c->timeline.sampler = s;
-    return 0;
+    while (low + 1 < high && !rc) { /* low is too few, high as many as may be */
+        size_t middle = (low + high) / 2;
+        runt_free(*ids);
+        *ids = NULL;
+        rc = tokens_without(c, middle, ids, n, err);
+        *(*n > most ? &low : &high) = middle;
+    }
+    while (high + 1 < c->said.n - n_system && !strcmp(turns[high].role, "assistant"))
+        high++; /* an answer without its question */
+    runt_free(*ids);
+    *ids = NULL;
+    c->n_forgotten = high;
+    if (!rc)
+        rc = tokens_without(c, high, ids, n, err);
+    if (!rc && *n > most) {
+        memmove(*ids, *ids + (*n - most), most * sizeof **ids);
+        *n = most;
+        c->timeline.n_dropped++;
+    }
+    return rc;
 }
 
-/* What /set knows: every value of the sampler by the name of its flag. */
-struct setting {
-    const char *name;
-    double *real;
-    int64_t *whole;
-    double min, max;
+/* ---- answering ---- */
+
+/* An answer on its way: it starts its line without a blank. */
+struct shown {
+    struct wrap wrap;
+    struct strbuf text;
+    bool began;
 };
 
-enum { N_SETTINGS = 8 };
-
-static void list_settings(struct chat *c, struct setting s[N_SETTINGS])
+static int show(void *ctx, const char *text, size_t n)
 {
-    struct cli_sampler *o = &c->o.sampler;
-    s[0] = (struct setting){"temp", &o->temp, NULL, 0, 100};
-    s[1] = (struct setting){"top-k", NULL, &o->top_k, 0, INT32_MAX};
-    s[2] = (struct setting){"top-p", &o->top_p, NULL, 0, 1};
-    s[3] = (struct setting){"min-p", &o->min_p, NULL, 0, 1};
-    s[4] = (struct setting){"repeat-penalty", &o->repeat_penalty, NULL, 0.01, 100};
-    s[5] = (struct setting){"repeat-last-n", NULL, &o->repeat_last, 0, 4096};
-    s[6] = (struct setting){"seed", NULL, &o->seed, -1, 9e15};
-    s[7] = (struct setting){"n", NULL, &c->o.n_max, 0, 9e15};
+    struct shown *s = ctx;
+    size_t skip = !s->began && n && text[0] == ' ';
+    s->began |= n > 0;
+    s->wrap.width = cli_columns(stdout); /* it may change at any time */
+    sb_put(&s->text, text, n);
+    wrap_put(&s->wrap, text + skip, n - skip);
+    if (n)
+        fflush(stdout);
+    return cli_interrupted() || ferror(stdout);
 }
 
-static double setting_value(const struct setting *s)
+/* What was said is kept, whatever ended it. */
+static int draw(struct chat *c, struct runt_generated *g, struct runt_err *err)
 {
-    return s->real ? *s->real : (double)*s->whole;
+    struct shown s = {.wrap.out = stdout};
+    struct runt_generate_options o = {.n_max = (size_t)c->o->n_max,
+                                      .skip_space =
+                                          runt_template_skips_space(c->template)};
+    o.stops = runt_template_stops(c->template, &o.n_stops);
+    int rc = timeline_answer(&c->timeline, &o, show, &s, g, err);
+    wrap_end(&s.wrap);
+    putchar('\n');
+    fflush(stdout);
+    if (!rc && ferror(stdout))
+        rc = err_set(err, RUNT_E_IO, "cannot write the answer: nobody reads it");
+    if (!rc && s.text.failed)
+        rc = err_nomem(err, "the answer");
+    if (!rc)
+        rc = conversation_add(&c->said, "assistant", s.text.data ? s.text.data : "",
+                              s.text.len, err);
+    sb_free(&s.text);
+    return rc;
 }
 
-static int set(struct chat *c, const char *name, const char *value,
-               struct runt_err *err)
+/* After Ctrl-C: told, and the conversation goes on, unless all is to end. */
+static int stopped(struct chat *c, struct runt_err *err)
 {
-    struct setting settings[N_SETTINGS], *s = settings;
-    char line[160], *end = NULL;
-    list_settings(c, settings);
-    for (size_t i = 0; i < N_SETTINGS && !*name; i++) {
-        snprintf(line, sizeof line, "%s %.16g", s[i].name, setting_value(&s[i]));
-        note(c, line);
-    }
-    if (!*name)
-        return 0;
-    while (s < settings + N_SETTINGS && strcmp(s->name, name))
-        s++;
-    double x = strtod(value, &end);
-    if (s == settings + N_SETTINGS) {
-        note(c, "no such value; /set alone lists them");
-    } else if (end == value || *end || !(x >= s->min && x <= s->max) ||
-               (s->whole && x != floor(x))) {
-        snprintf(line, sizeof line, "%s takes a %snumber from %.16g to %.16g", s->name,
-                 s->whole ? "whole " : "", s->min, s->max);
-        note(c, line);
-    } else {
-        if (s->real)
-            *s->real = x;
-        else
-            *s->whole = (int64_t)x;
-        snprintf(line, sizeof line, "%s is now %.16g", s->name, x);
-        note(c, line);
-        return new_sampler(c, err);
-    }
+    if (cli_terminated())
+        return err_set(err, RUNT_E_INTERRUPTED, "%s", "");
+    cli_clear_interrupt();
+    line_input_flush(c->input);
+    chat_note(c, "stopped");
     return 0;
 }
 
-static const char help[] =
-    "/help            this list\n"
-    "/clear           forget the conversation\n"
-    "/regen           answer the last words again\n"
-    "/stats           speed, context, memory\n"
-    "/set NAME VALUE  a sampler value (temp, top-k, top-p, min-p, repeat-penalty,\n"
-    "                 repeat-last-n, seed) or n, the longest answer; alone: show all\n"
-    "/bye             leave (Ctrl-D too)\n"
-    "Ctrl-C stops an answer; at the prompt it leaves.\n";
-
-static int command(struct chat *c, const char *line, struct runt_err *err)
+int chat_answer(struct chat *c, struct runt_err *err)
 {
-    char word[32] = "", name[32] = "", value[64] = "";
-    sscanf(line, "%31s %31s %63s", word, name, value);
-    if (!strcmp(word, "/bye") || !strcmp(word, "/exit") || !strcmp(word, "/quit")) {
-        c->left = true;
-    } else if (!strcmp(word, "/help")) {
-        fputs(help, line_input_is_terminal(c->input) ? stdout : stderr);
-    } else if (!strcmp(word, "/clear")) {
-        forget_all(c);
-        c->timeline.n_dropped = 0;
-        c->said_full = false;
-        note(c, "forgotten");
-        return new_sampler(c, err); /* it remembers the words for its penalty */
-    } else if (!strcmp(word, "/stats")) {
-        print_stats(c);
-    } else if (!strcmp(word, "/set")) {
-        return set(c, name, value, err);
-    } else if (!strcmp(word, "/regen")) {
-        if (!c->n_turns) {
-            note(c, "nothing was said yet");
+    int32_t *ids = NULL;
+    size_t n = 0;
+    struct runt_generated g = {0};
+    int rc = context_tokens(c, &ids, &n, err);
+    if (!rc && !n)
+        goto out; /* nothing to continue from */
+    if (!rc)
+        rc = timeline_set(&c->timeline, ids, n, err);
+    if (rc == RUNT_E_INTERRUPTED) { /* while reading, not yet talking */
+        rc = stopped(c, err);
+        goto out;
+    }
+    if (rc)
+        goto out;
+    say_once_when_full(c);
+    rc = draw(c, &g, err);
+    if (rc)
+        goto out;
+    c->total_tokens += g.n_tokens;
+    c->total_seconds += g.seconds;
+    if (g.end == RUNT_END_CALLER)
+        rc = stopped(c, err);
+    say_once_when_full(c);
+out:
+    if (rc == RUNT_E_FORMAT)
+        err_prefix(err, "%s", c->path);
+    runt_free(ids);
+    return rc;
+}
+
+int chat_new_sampler(struct chat *c, struct runt_err *err)
+{
+    return timeline_set_sampler(&c->timeline, c->model, &c->o->sampler, err);
+}
+
+/* ---- reading ---- */
+
+/* One more line of a block; true when it is the last. */
+static bool add_block_line(struct strbuf *out, const char *line, size_t n)
+{
+    bool last = n >= N_QUOTES && !memcmp(line + n - N_QUOTES, quotes, N_QUOTES);
+    n -= last ? N_QUOTES : 0;
+    if (n || !last) {
+        if (out->len)
+            sb_char(out, '\n');
+        sb_put(out, line, n);
+    }
+    return last;
+}
+
+/* The end of what is read, in a block: a person leaves, a file has an end of its own.
+ */
+static bool block_ended(struct chat *c)
+{
+    c->left = line_input_is_terminal(c->input);
+    if (!c->left)
+        chat_note(c, "the text after %s is not closed: taken to its end", quotes);
+    return !c->left;
+}
+
+int chat_read_block(struct chat *c, const char *first, struct strbuf *out, bool *done,
+                    struct runt_err *err)
+{
+    *done = *first && add_block_line(out, first, strlen(first));
+    while (!*done) {
+        const char *line;
+        size_t n;
+        enum line_result r = line_input_read(c->input, true, &line, &n, err);
+        if (r == LINE_FAILED)
+            return err->code;
+        if (r == LINE_END) {
+            *done = block_ended(c);
             return 0;
         }
-        c->turns[c->n_turns - 1].answer.n = 0;
-        return answer(c, err);
-    } else {
-        note(c, "no such command; /help lists them");
+        if (r == LINE_INTERRUPTED) /* gives up the block, not the conversation */
+            return stopped(c, err);
+        if (out->len + n > LINE_MAX_BYTES)
+            return err_set(err, RUNT_E_FORMAT,
+                           "a text in %s longer than the limit of %d bytes", quotes,
+                           LINE_MAX_BYTES);
+        *done = add_block_line(out, line, n);
     }
-    return 0;
+    return out->failed ? err_nomem(err, "a text") : 0;
+}
+
+static int say(struct chat *c, const char *text, size_t n, struct runt_err *err)
+{
+    int rc = n ? conversation_add(&c->said, "user", text, n, err) : 0;
+    return rc || !n ? rc : chat_answer(c, err);
+}
+
+static int say_block(struct chat *c, const char *first, struct runt_err *err)
+{
+    struct strbuf text = {0};
+    bool done;
+    int rc = chat_read_block(c, first, &text, &done, err);
+    if (!rc && done)
+        rc = say(c, text.data, text.len, err);
+    sb_free(&text);
+    return rc;
+}
+
+static int take_line(struct chat *c, const char *line, size_t n, struct runt_err *err)
+{
+    bool block = n >= N_QUOTES && !memcmp(line, quotes, N_QUOTES);
+    if (!block && (!n || line[0] != '/'))
+        return say(c, line, n, err);
+    char *text = mem_strndup(line, n); /* reading goes on before it is done */
+    int rc = !text   ? err_nomem(err, "a line")
+             : block ? say_block(c, text + N_QUOTES, err)
+                     : chat_command(c, text, err);
+    mem_free(text);
+    return rc;
 }
 
 /* ---- the loop ---- */
 
 static void greet(struct chat *c)
 {
-    char text[320], size[32];
+    char size[32];
     struct runt_model_info info;
     runt_model_info(c->model, &info);
-    if (line_input_is_terminal(c->input)) {
-        snprintf(text, sizeof text, "%.100s, %s, context %u; /help lists the commands",
-                 info.name, cli_bytes(info.file_bytes, size),
-                 runt_session_n_ctx(c->timeline.session));
-        note(c, text);
-    }
-    if (!strcmp(c->template->name, "none") && strcmp(c->o.template_name, "none"))
-        note(c, info.chat_template
-                    ? "the model's chat template is none that runt knows: it continues "
-                      "your text; --template names another"
-                    : "a base model without a chat template: it continues your text");
+    if (line_input_is_terminal(c->input))
+        chat_note(c, "%.100s, %s, context %u; /help lists the commands", info.name,
+                  cli_bytes(info.file_bytes, size),
+                  runt_session_n_ctx(c->timeline.session));
+    tell_complaint(c);
+    if (c->template == runt_template_find("none") &&
+        strcmp(c->o->template_name, "none"))
+        chat_note(c, "%s",
+                  info.chat_template
+                      ? "the model's chat template is none that runt knows: it "
+                        "continues your text; --template names another"
+                      : "a base model without a chat template: it continues your text");
 }
 
 static void choose_template(struct chat *c)
 {
-    struct runt_model_info info;
-    runt_model_info(c->model, &info);
-    if (strcmp(c->o.template_name, "auto")) {
-        c->template = chat_template_find(c->o.template_name);
-        return;
-    }
-    if (info.chat_template)
-        c->template = chat_template_detect(info.chat_template);
+    c->template = strcmp(c->o->template_name, "auto")
+                      ? runt_template_find(c->o->template_name)
+                      : runt_template_of(c->model);
     if (!c->template)
-        c->template = chat_template_find("none");
+        c->template = runt_template_find("none");
 }
 
 static int talk(struct chat *c, struct runt_err *err)
@@ -360,50 +357,66 @@ static int talk(struct chat *c, struct runt_err *err)
     while (!rc && !c->left) {
         const char *line;
         size_t n;
-        enum line_result r = line_input_read(c->input, &line, &n);
+        enum line_result r = line_input_read(c->input, false, &line, &n, err);
         if (r == LINE_INTERRUPTED) /* leaving is no failure: nothing to say */
             return err_set(err, RUNT_E_INTERRUPTED, "%s", "");
+        if (r == LINE_FAILED)
+            return err->code;
         if (r == LINE_END)
             break;
-        if (n && line[0] == '/') {
-            char *text = mem_strndup(line, n);
-            rc = text ? command(c, text, err) : err_nomem(err, "a line");
-            mem_free(text);
-        } else if (n) {
-            rc = add_turn(c, line, n, err);
-            if (!rc)
-                rc = answer(c, err);
-        }
+        rc = take_line(c, line, n, err);
+        tell_complaint(c);
     }
     return rc;
 }
 
-int chat_run(const char *path, const struct chat_options *o, struct runt_err *err)
+/* The editor drops what its locale cannot say, and widths of characters come from it;
+ * models speak UTF-8. */
+static void use_utf8(void)
 {
-    struct chat c = {.o = *o};
+    setlocale(LC_CTYPE, "");
+    if (strcmp(nl_langinfo(CODESET), "UTF-8"))
+        setlocale(LC_CTYPE, "C.UTF-8");
+}
+
+static int open_chat(struct chat *c, struct runt_err *err)
+{
     struct runt_session_options so = runt_session_defaults();
-    struct runt_sampler_options sa = cli_sampler_options(&o->sampler);
-    so.n_ctx = (uint32_t)o->n_ctx;
-    so.n_threads = (uint32_t)o->n_threads;
-    so.kv = o->kv;
-    int rc = runt_model_load(path, &c.model, err);
+    struct line_options lo = {.script = c->o->script,
+                              .history = !c->o->no_history,
+                              .words = chat_words,
+                              .ctx = c};
+    so.n_ctx = (uint32_t)c->o->n_ctx;
+    so.n_threads = (uint32_t)c->o->n_threads;
+    so.kv = c->o->kv;
+    int rc = cli_model_load(c->path, &c->o->adapters, stderr, &c->model, err);
     if (!rc)
-        choose_template(&c);
+        choose_template(c);
     if (!rc)
-        rc = timeline_open(&c.timeline, c.model, &so, &sa, err);
-    if (!rc && o->cache && file_exists(o->cache))
-        rc = runt_session_restore(c.timeline.session, 0, o->cache, err);
+        rc = timeline_open(&c->timeline, c->model, &so, &c->o->sampler, err);
     if (!rc)
-        rc = line_input_open(&c.input, err);
+        rc = timeline_look_ahead(&c->timeline, c->o->lookahead, err);
+    if (!rc && c->o->cache && file_exists(c->o->cache))
+        rc = runt_session_restore(c->timeline.session, 0, c->o->cache, err);
+    if (!rc && c->o->system)
+        rc = conversation_set_system(&c->said, c->o->system, strlen(c->o->system), err);
+    use_utf8();
+    return rc ? rc : line_input_open(&lo, &c->input, err);
+}
+
+int chat_run(const char *path, struct chat_options *o, struct runt_err *err)
+{
+    struct chat c = {.o = o, .path = path};
+    int rc = open_chat(&c, err);
     if (!rc) {
         rc = talk(&c, err);
         if (!rc && o->cache && runt_session_pos(c.timeline.session))
             rc = runt_session_save(c.timeline.session, 0, o->cache, err);
-        if (rc == RUNT_E_FORMAT)
-            err_prefix(err, "%s", path);
     }
-    forget_all(&c);
-    mem_free(c.turns);
+    for (size_t i = 0; i < c.strings.n; i++)
+        mem_free((char *)c.strings.items[i]);
+    mem_free(c.strings.items);
+    conversation_free(&c.said);
     line_input_close(c.input);
     timeline_close(&c.timeline);
     runt_model_free(c.model);

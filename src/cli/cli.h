@@ -32,8 +32,11 @@ struct cli_option {
     const char *name;  /* "--temp", or "-t" alone */
     const char *brief; /* one letter form "-t" or NULL */
     enum cli_kind kind;
-    void *value;     /* where it goes; holds the default before parsing */
-    const char *arg; /* "N" in the help, NULL for a flag */
+    void *value; /* where it goes; holds the default before parsing */
+    /* "N" in the help, NULL for a flag; words behind it are the values that it takes:
+     * "FORMAT text json".  FILE, OUT, SCRIPT, DIR, MODEL, LOG and TYPE say what is
+     * asked for, and shells complete it. */
+    const char *arg;
     const char *help;
     double min, max; /* of CLI_INT and CLI_REAL */
 };
@@ -48,6 +51,10 @@ struct cli_verb {
     const char *summary; /* one line for `runt --help` */
     const char *usage;   /* "pull ORG/NAME [options]" */
     const char *example; /* one or more whole commands, a line each */
+    const char *about;   /* a paragraph or more for the manual page */
+    /* What stands beside the options, as `arg` of an option; the last may come again.
+     * NULL-terminated. */
+    const char *operands[4];
     /* The verb's main: argv[0] is the verb's name.  Returns an exit status. */
     int (*run)(int argc, char **argv);
 };
@@ -63,6 +70,20 @@ enum { CLI_HELP = -1 };
 int cli_parse(const struct cli_verb *v, struct cli_option *options, int argc,
               char **argv, size_t min_pos, size_t max_pos, struct cli_args *args);
 void cli_free(struct cli_option *options, struct cli_args *args);
+
+/* "63MB", "1.5GB", "2000": a number of bytes, of at most max; false when it is none. */
+bool cli_size_parse(const char *text, uint64_t max, uint64_t *out);
+
+/* The value that `text` means, checked as the option's kind and range want it; `shown`
+ * is the option's name in what is said when it does not fit (RUNT_E_INVALID).  Strings
+ * are borrowed.  A flag is left alone. */
+int cli_store(const struct cli_option *o, const char *shown, const char *text,
+              struct runt_err *err);
+
+/* Bytes of the name that stands for a value: "FORMAT" of "FORMAT text json". */
+int cli_arg_len(const char *arg);
+/* " (default 3)" or "", into buf. */
+const char *cli_default(const struct cli_option *o, char *buf, size_t n);
 
 /* Levenshtein distance of names of at most 63 bytes. */
 size_t cli_edit_distance(const char *a, const char *b);
@@ -80,7 +101,7 @@ int cli_progress(void *ctx, const char *what, unsigned long long done,
 void cli_progress_done(void); /* erase the bar */
 void cli_catch_interrupt(void);
 bool cli_interrupted(void);
-bool cli_terminated(void); /* by SIGTERM or SIGHUP: not only to stop an answer */
+bool cli_terminated(void); /* by SIGTERM, SIGHUP or a second SIGINT: all is to end */
 void cli_clear_interrupt(void);
 
 /* -o md|csv|json|text */
@@ -98,8 +119,9 @@ const char *cli_plain(const char *s, char *buf, size_t n);
 /* JSON string s, quoted and escaped (invalid UTF-8 becomes U+FFFD), to f. */
 void cli_json_str(FILE *f, const char *s, size_t n);
 
-bool cli_color(FILE *f);   /* a terminal, NO_COLOR unset, TERM not dumb */
-size_t cli_peak_rss(void); /* bytes, 0 when unknown */
-double cli_seconds(void);  /* monotonic clock */
+bool cli_color(FILE *f);     /* a terminal, NO_COLOR unset, TERM not dumb */
+size_t cli_columns(FILE *f); /* of a terminal, 80 when it does not tell; else 0 */
+size_t cli_peak_rss(void);   /* bytes, 0 when unknown */
+double cli_seconds(void);    /* monotonic clock */
 
 #endif

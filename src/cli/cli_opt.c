@@ -1,6 +1,7 @@
 /* Owns the option tables: parsing, --help, and "did you mean". */
-#include "cli/cli.h"
+#include "cli/help.h"
 
+#include "base/err.h"
 #include "base/mem.h"
 
 #include <errno.h>
@@ -8,6 +9,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 size_t cli_edit_distance(const char *a, const char *b)
 {
@@ -33,23 +35,33 @@ size_t cli_edit_distance(const char *a, const char *b)
     return row[nb];
 }
 
-static const struct cli_option help_option = {
+const struct cli_option help_option = {
     .name = "--help", .brief = "-h", .kind = CLI_FLAG, .help = "show this help"};
+
+int cli_arg_len(const char *arg)
+{
+    return arg ? (int)strcspn(arg, " ") : 0;
+}
+
+const char *cli_default(const struct cli_option *o, char *buf, size_t n)
+{
+    *buf = 0;
+    if (o->kind == CLI_INT && o->value && *(int64_t *)o->value != INT64_MIN)
+        snprintf(buf, n, " (default %lld)", (long long)*(int64_t *)o->value);
+    else if (o->kind == CLI_REAL && o->value)
+        snprintf(buf, n, " (default %g)", *(double *)o->value);
+    else if (o->kind == CLI_STR && o->value && *(const char **)o->value)
+        snprintf(buf, n, " (default %s)", *(const char **)o->value);
+    return buf;
+}
 
 static void print_option(const struct cli_option *o)
 {
-    char head[64];
-    snprintf(head, sizeof head, "%s%s%s%s%s", o->brief ? o->brief : "",
+    char head[64], preset[128];
+    snprintf(head, sizeof head, "%s%s%s%s%.*s", o->brief ? o->brief : "",
              o->brief ? ", " : (o->name[1] == '-' ? "    " : ""), o->name,
-             o->arg ? " " : "", o->arg ? o->arg : "");
-    printf("  %-26s %s", head, o->help);
-    if (o->kind == CLI_INT && o->value && *(int64_t *)o->value != INT64_MIN)
-        printf(" (default %lld)", (long long)*(int64_t *)o->value);
-    else if (o->kind == CLI_REAL && o->value)
-        printf(" (default %g)", *(double *)o->value);
-    else if (o->kind == CLI_STR && o->value && *(const char **)o->value)
-        printf(" (default %s)", *(const char **)o->value);
-    putchar('\n');
+             o->arg ? " " : "", cli_arg_len(o->arg), o->arg ? o->arg : "");
+    printf("  %-26s %s%s\n", head, o->help, cli_default(o, preset, sizeof preset));
 }
 
 static void print_help(const struct cli_verb *v, const struct cli_option *options)
@@ -106,8 +118,8 @@ static int unknown_option(const struct cli_verb *v, const struct cli_option *opt
     return cli_misuse(v, "unknown option '%s'", name);
 }
 
-static int store(const struct cli_verb *v, const struct cli_option *o,
-                 const char *shown, const char *text)
+int cli_store(const struct cli_option *o, const char *shown, const char *text,
+              struct runt_err *err)
 {
     char *end;
     errno = 0;
@@ -121,7 +133,7 @@ static int store(const struct cli_verb *v, const struct cli_option *o,
         struct cli_list *l = o->value;
         const char **p = mem_resize(l->items, l->n + 1, sizeof *p);
         if (!p)
-            return cli_misuse(v, "out of memory");
+            return err_nomem(err, shown);
         l->items = p;
         l->items[l->n++] = text;
         break;
@@ -129,25 +141,53 @@ static int store(const struct cli_verb *v, const struct cli_option *o,
     case CLI_INT: {
         long long x = strtoll(text, &end, 10);
         if (end == text || *end || errno == ERANGE)
-            return cli_misuse(v, "%s wants a whole number, not '%s'", shown, text);
+            return err_set(err, RUNT_E_INVALID, "%s wants a whole number, not '%s'",
+                           shown, text);
         if ((double)x < o->min || (double)x > o->max)
-            return cli_misuse(v, "%s must be from %.0f to %.0f, not %lld", shown,
-                              o->min, o->max, x);
+            return err_set(err, RUNT_E_INVALID,
+                           "%s must be from %.0f to %.0f, not %lld", shown, o->min,
+                           o->max, x);
         *(int64_t *)o->value = x;
         break;
     }
     case CLI_REAL: {
         double x = strtod(text, &end);
         if (end == text || *end || isnan(x))
-            return cli_misuse(v, "%s wants a number, not '%s'", shown, text);
+            return err_set(err, RUNT_E_INVALID, "%s wants a number, not '%s'", shown,
+                           text);
         if (x < o->min || x > o->max)
-            return cli_misuse(v, "%s must be from %g to %g, not %s", shown, o->min,
-                              o->max, text);
+            return err_set(err, RUNT_E_INVALID, "%s must be from %g to %g, not %s",
+                           shown, o->min, o->max, text);
         *(double *)o->value = x;
         break;
     }
     }
     return 0;
+}
+
+bool cli_size_parse(const char *text, uint64_t max, uint64_t *out)
+{
+    static const char *const units[] = {"", "kB", "MB", "GB", "TB"};
+    char *end;
+    double x = strtod(text, &end), factor = 1;
+    if (end == text || !(x >= 0))
+        return false;
+    for (size_t i = 0; i < sizeof units / sizeof *units; i++, factor *= 1000) {
+        if (strcasecmp(end, units[i]))
+            continue;
+        if (!(x * factor <= (double)max))
+            return false;
+        *out = (uint64_t)(x * factor);
+        return true;
+    }
+    return false;
+}
+
+static int store(const struct cli_verb *v, const struct cli_option *o,
+                 const char *shown, const char *text)
+{
+    struct runt_err err;
+    return cli_store(o, shown, text, &err) ? cli_misuse(v, "%s", err.msg) : 0;
 }
 
 /* The option that `arg` names (up to '=' or whole), or NULL. */
@@ -185,6 +225,13 @@ int cli_parse(const struct cli_verb *v, struct cli_option *options, int argc,
             rc = CLI_HELP;
             break;
         }
+        if (!strncmp(arg, "--help=", 7)) {
+            rc = help_print(v, options, arg + 7)
+                     ? CLI_HELP
+                     : cli_misuse(v, "--help takes man, bash, zsh or fish, not '%s'",
+                                  arg + 7);
+            break;
+        }
         const char *eq = arg[1] == '-' ? strchr(arg, '=') : NULL;
         size_t n = eq ? (size_t)(eq - arg) : strlen(arg);
         const struct cli_option *o = find(options, arg, n);
@@ -204,7 +251,8 @@ int cli_parse(const struct cli_verb *v, struct cli_option *options, int argc,
         else if (eq)
             rc = store(v, o, shown, eq + 1);
         else if (i + 1 >= argc)
-            rc = cli_misuse(v, "%s wants a value (%s)", shown, o->arg);
+            rc = cli_misuse(v, "%s wants a value (%.*s)", shown, cli_arg_len(o->arg),
+                            o->arg);
         else
             rc = store(v, o, shown, argv[++i]);
     }

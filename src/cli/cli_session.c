@@ -1,6 +1,7 @@
-/* Owns the spelling of --kv and the table of --profile. */
+/* Owns the spelling of --kv and --lookahead, and the table of --profile. */
 #include "cli/cli_session.h"
 
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
@@ -22,6 +23,28 @@ int cli_kv_parse(const struct cli_verb *v, const char *name, enum runt_kv *out)
         return 0;
     }
     return cli_misuse(v, "--kv takes one of f16, q8, f32, auto, not '%s'", name);
+}
+
+/* ---- --lookahead ---- */
+
+int cli_lookahead_parse(const struct cli_verb *v, const char *text, int32_t *out)
+{
+    char *end;
+    if (!strcasecmp(text, "auto")) {
+        *out = RUNT_LOOKAHEAD_AUTO;
+        return 0;
+    }
+    if (!strcasecmp(text, "off")) {
+        *out = CLI_LOOKAHEAD_OFF;
+        return 0;
+    }
+    long n = strtol(text, &end, 10);
+    if (end == text || *end || n < 1 || n > RUNT_LOOKAHEAD_MAX)
+        return cli_misuse(
+            v, "--lookahead takes auto, off, or a number from 1 to %d, not '%s'",
+            RUNT_LOOKAHEAD_MAX, text);
+    *out = (int32_t)n;
+    return 0;
 }
 
 /* ---- --profile ---- */

@@ -1,5 +1,5 @@
 /* What the verbs that open a session share at the command line: --kv, the kind of its
- * cache, and --profile, where its time goes. */
+ * cache, --lookahead, and --profile, where its time goes. */
 #ifndef RUNT_CLI_SESSION_H
 #define RUNT_CLI_SESSION_H
 
@@ -11,7 +11,7 @@
 /* For a table of options; `name` is a const char * that starts as "auto". */
 #define CLI_KV_OPTION(name)                                               \
     {                                                                     \
-        "--kv", NULL, CLI_STR, &(name), "KIND",                           \
+        "--kv", NULL, CLI_STR, &(name), "KIND auto f16 q8 f32",           \
             "numbers of the key/value cache: f16, q8, f32, or auto: f32 " \
             "for float models, f16 for others",                           \
             0, 0                                                          \
@@ -19,6 +19,21 @@
 
 /* 0, or EXIT_USAGE after saying what is allowed. */
 int cli_kv_parse(const struct cli_verb *v, const char *name, enum runt_kv *out);
+
+/* ---- --lookahead ---- */
+
+/* Likewise. */
+#define CLI_LOOKAHEAD_OPTION(name)                                                   \
+    {                                                                                \
+        "--lookahead", NULL, CLI_STR, &(name), "N auto off",                         \
+            "tokens drafted from the text itself and checked in one pass, 1 to 31; " \
+            "auto: "                                                                 \
+            "as many as make it faster; off",                                        \
+            0, 0                                                                     \
+    }
+
+enum { CLI_LOOKAHEAD_OFF = -1 };
+int cli_lookahead_parse(const struct cli_verb *v, const char *text, int32_t *out);
 
 /* ---- --profile ---- */
 

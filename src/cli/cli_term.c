@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
@@ -17,7 +18,7 @@ static volatile sig_atomic_t interrupted, terminated;
 
 static void on_signal(int sig)
 {
-    if (sig != SIGINT)
+    if (sig != SIGINT || interrupted)
         terminated = 1;
     interrupted = 1;
 }
@@ -39,7 +40,7 @@ void cli_catch_interrupt(void)
 
 bool cli_interrupted(void)
 {
-    return interrupted;
+    return interrupted || terminated;
 }
 
 bool cli_terminated(void)
@@ -169,6 +170,14 @@ bool cli_color(FILE *f)
 {
     const char *no = getenv("NO_COLOR"), *term = getenv("TERM");
     return isatty(fileno(f)) && (!no || !*no) && term && strcmp(term, "dumb");
+}
+
+size_t cli_columns(FILE *f)
+{
+    struct winsize w;
+    if (!isatty(fileno(f)))
+        return 0;
+    return !ioctl(fileno(f), TIOCGWINSZ, &w) && w.ws_col ? w.ws_col : 80;
 }
 
 size_t cli_peak_rss(void)

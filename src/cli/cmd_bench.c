@@ -3,6 +3,7 @@
 #include "base/mem.h"
 #include "base/pool.h"
 #include "cli/bench.h"
+#include "cli/cli_adapter.h"
 #include "cli/verbs.h"
 
 #include <string.h>
@@ -15,6 +16,9 @@ const struct cli_verb verb_bench = {
     .usage = "bench -m MODEL [-m MODEL...] [options]",
     .example = "runt bench -m gpt2-q4.gguf -t 1,2 -d 0,512 --roofline\n"
                "runt bench -m gpt2-q4.gguf -m gpt2-q8.gguf -p 0 -b 1,8 -o json",
+    .about = "Measures how fast models read prompts and generate, with many "
+             "threads, depths and batches in turns. With --roofline it measures "
+             "what the machine could do at best.",
     .run = run,
 };
 
@@ -57,6 +61,7 @@ static int run(int argc, char **argv)
     struct cli_option options[] = {
         {"--model", "-m", CLI_LIST, &models, "MODEL",
          "model file or ORG/NAME; several are compared", 0, 0},
+        CLI_ADAPTER_OPTION(plan.adapters),
         {"--n-prompt", "-p", CLI_INT, &n_prompt, "N",
          "tokens of a prompt, 0: no such test (default 512, or what the context holds)",
          0, 1 << 20},
@@ -76,7 +81,8 @@ static int run(int argc, char **argv)
          "measure the machine, too: read bandwidth and 8-bit products", 0, 0},
         {"--profile", NULL, CLI_FLAG, &plan.profile, NULL,
          "show where a token's time goes", 0, 0},
-        {"--output", "-o", CLI_STR, &format_name, "FORMAT", "md, csv or json", 0, 0},
+        {"--output", "-o", CLI_STR, &format_name, "FORMAT md csv json",
+         "md, csv or json", 0, 0},
         {0},
     };
     struct cli_args args;

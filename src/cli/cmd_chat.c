@@ -12,6 +12,10 @@ const struct cli_verb verb_chat = {
     .usage = "chat -m MODEL [options]",
     .example = "runt chat -m gpt2-q4.gguf\n"
                "echo \"Once upon a time\" | runt chat -m gpt2-q4.gguf --temp 0",
+    .about = "A conversation in the terminal, or line by line through pipes. The "
+             "way that a model wants to be talked to is read from its file; a "
+             "base model, which has none, continues what is typed. /help lists "
+             "the commands; Ctrl-C stops an answer, Ctrl-D leaves.",
     .run = run,
 };
 

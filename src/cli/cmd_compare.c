@@ -16,6 +16,9 @@ const struct cli_verb verb_compare = {
     .summary = "show how two models differ, tensor by tensor",
     .usage = "compare A B [-o text|json]",
     .example = "runt compare gpt2.gguf gpt2-r4.gguf",
+    .about = "Compares the weights of two models of the same shape, tensor by "
+             "tensor.",
+    .operands = {"MODEL", "MODEL"},
     .run = run,
 };
 
@@ -215,7 +218,8 @@ static int run(int argc, char **argv)
     const char *format_name = "text";
     int64_t n_threads = 0;
     struct cli_option options[] = {
-        {"--output", "-o", CLI_STR, &format_name, "FORMAT", "text or json", 0, 0},
+        {"--output", "-o", CLI_STR, &format_name, "FORMAT text json", "text or json", 0,
+         0},
         {"--threads", "-t", CLI_INT, &n_threads, "N", "threads, 0: one for each core",
          0, POOL_MAX_THREADS},
         {0},

@@ -5,6 +5,7 @@
 #include "base/pool.h"
 #include "base/unpack.h"
 #include "cli/answer.h"
+#include "cli/cli_adapter.h"
 #include "cli/cli_session.h"
 #include "cli/convert.h"
 #include "cli/device.h"
@@ -24,6 +25,10 @@ const struct cli_verb verb_eval = {
     .example = "runt eval -m gpt2-q4.gguf --base gpt2.gguf -f text.txt --window 1024\n"
                "runt eval -m gpt2-q4.gguf --task lambada -f lambada.jsonl\n"
                "runt eval -m gpt2-q4.gguf --derail --base gpt2.gguf -f prompts.txt",
+    .about = "Measures what a model is worth on a text: perplexity, and beside a "
+             "float model how far its predictions are (KL divergence). With "
+             "--task it scores tasks, with --derail it answers prompts at length "
+             "and counts loops.",
     .run = run,
 };
 
@@ -35,6 +40,7 @@ struct request {
     bool derail;
     int64_t window, stride, max_tokens, limit, n_tokens, n_samples, show, n_threads;
     struct cli_sampler sampler;
+    struct cli_list adapters;
     enum runt_kv kv;
     enum cli_format format;
     enum device_choice device;
@@ -87,14 +93,16 @@ static int on_answers(const struct request *q, const runt_model *m,
 {
     struct derail_options o = {.n_tokens = (size_t)q->n_tokens,
                                .n_samples = (size_t)q->n_samples,
-                               .sampler = cli_sampler_options(&q->sampler),
                                .n_threads = (unsigned)q->n_threads,
                                .kv = q->kv,
                                .progress = cli_progress};
     struct derail_prompt *prompts = NULL;
     struct derail_result r = {0};
     size_t n_prompts = 0;
-    int rc = derail_prompts(text, n, q->path, &prompts, &n_prompts, err);
+    struct cli_sampler_room room;
+    int rc = cli_sampler_options(&q->sampler, &room, &o.sampler, err);
+    if (!rc)
+        rc = derail_prompts(text, n, q->path, &prompts, &n_prompts, err);
     if (!rc)
         rc = derail_run(m, base, prompts, n_prompts, &o, &r, err);
     cli_progress_done();
@@ -103,6 +111,7 @@ static int on_answers(const struct request *q, const runt_model *m,
                           cli_seconds() - t0);
     derail_result_free(&r);
     runt_free(prompts);
+    cli_sampler_room_free(&room);
     return rc;
 }
 
@@ -157,9 +166,9 @@ static int evaluate(const struct request *q, struct runt_err *err)
     char *text = NULL;
     size_t n = 0;
     double t0 = cli_seconds();
-    int rc = convert_model_load(q->model_name, &m, err);
+    int rc = convert_model_load(q->model_name, &q->adapters, &m, err);
     if (!rc && q->base_name)
-        rc = convert_model_load(q->base_name, &base, err);
+        rc = convert_model_load(q->base_name, &(struct cli_list){0}, &base, err);
     if (!rc)
         rc = unpack_read(q->path, MAX_FILE, &text, &n, err);
     if (!rc)
@@ -213,6 +222,7 @@ static int run(int argc, char **argv)
     struct cli_option options[] = {
         {"--model", "-m", CLI_STR, &q.model_name, "MODEL", "model file or ORG/NAME", 0,
          0},
+        CLI_ADAPTER_OPTION(q.adapters),
         {"--file", "-f", CLI_STR, &q.path, "FILE",
          "text, tasks or prompts; - for standard input; may be packed by xz", 0, 0},
         {"--base", NULL, CLI_STR, &q.base_name, "MODEL",
@@ -223,7 +233,7 @@ static int run(int argc, char **argv)
          "tokens from window to window, 0: all", 0, 1 << 20},
         {"--max-tokens", NULL, CLI_INT, &q.max_tokens, "N",
          "only the text's first N, 0: all", 0, 1e15},
-        {"--task", NULL, CLI_STR, &q.task_name, "NAME",
+        {"--task", NULL, CLI_STR, &q.task_name, "NAME lambada hellaswag",
          "score the file's tasks: lambada or hellaswag (jsonl or text)", 0, 0},
         {"--limit", NULL, CLI_INT, &q.limit, "N", "only the first N tasks, 0: all", 0,
          1e15},
@@ -241,7 +251,8 @@ static int run(int argc, char **argv)
         DEVICE_OPTION(device_name,
                       "cpu, or for texts and --task cuda, or auto: the GPU "
                       "where there is one"),
-        {"--output", "-o", CLI_STR, &format_name, "FORMAT", "text or json", 0, 0},
+        {"--output", "-o", CLI_STR, &format_name, "FORMAT text json", "text or json", 0,
+         0},
         {"--threads", "-t", CLI_INT, &q.n_threads, "N", "threads, 0: one for each core",
          0, POOL_MAX_THREADS},
         {0},

@@ -15,6 +15,9 @@ const struct cli_verb verb_export = {
     .usage = "export MODEL.gguf DIR [options]",
     .example = "runt export tuned/model.gguf tuned-hf\n"
                "runt export gpt2-r4.gguf gpt2-hf --type f16",
+    .about = "Writes a model as a checkpoint folder that the transformers "
+             "library reads: config.json, model.safetensors and the tokenizer.",
+    .operands = {"MODEL", "DIR"},
     .run = run,
 };
 
@@ -72,7 +75,7 @@ static int run(int argc, char **argv)
     const char *type = NULL;
     bool quiet = false;
     struct cli_option options[] = {
-        {"--type", NULL, CLI_STR, &type, "TYPE",
+        {"--type", NULL, CLI_STR, &type, "TYPE f32 f16 bf16",
          "f32, f16 or bf16; without it nothing is lost: f32 for blocks", 0, 0},
         {"--quiet", "-q", CLI_FLAG, &quiet, NULL, "no output but errors", 0, 0},
         {0},

@@ -16,6 +16,11 @@ const struct cli_verb verb_import = {
     .usage = "import DIR -o MODEL.gguf [options]",
     .example = "runt import ./gpt2 -o gpt2.gguf\n"
                "runt import ./gpt2 -o gpt2-q4.gguf --type q4_0",
+    .about = "Makes a model file of a checkpoint folder as Hugging Face writes "
+             "it: config.json, model.safetensors (or its parts) and the "
+             "tokenizer. Without --type nothing is lost. With it, the matrices "
+             "are rounded on the way, as 'runt quantize' would do it.",
+    .operands = {"DIR"},
     .run = run,
 };
 
@@ -48,8 +53,8 @@ static int run(int argc, char **argv)
          "general.name in the file; without it the folder's name", 0, 0},
         {"--untie", NULL, CLI_FLAG, &untie, NULL,
          "store the token table again as output.weight, for old loaders", 0, 0},
-        {"--report", NULL, CLI_STR, &format_name, "FORMAT", "report as text or json", 0,
-         0},
+        {"--report", NULL, CLI_STR, &format_name, "FORMAT text json",
+         "report as text or json", 0, 0},
         {"--quiet", "-q", CLI_FLAG, &quiet, NULL, "no report", 0, 0},
         {"--threads", "-t", CLI_INT, &n_threads, "N", "threads, 0: one for each core",
          0, POOL_MAX_THREADS},

@@ -22,6 +22,10 @@ const struct cli_verb verb_init = {
         "runt init gpt2 --layers 3 --heads 5 --embd 100 --vocab 300 --context 64 "
         "-o odd.gguf\n"
         "runt init gpt2 --size 355M --format hf -o random-checkpoint",
+    .about = "Writes a model with random weights, as training starts from: a "
+             "model file, or a checkpoint folder. Without --tokenizer its "
+             "vocabulary is made up, which is enough to measure speed.",
+    .operands = {"WHAT gpt2"},
     .run = run,
 };
 
@@ -124,7 +128,8 @@ static int run(int argc, char **argv)
     struct cli_option options[] = {
         {"--output", "-o", CLI_STR, &out, "OUT",
          "model file, or folder with --format hf", 0, 0},
-        {"--size", NULL, CLI_STR, &size, "SIZE", "124M, 355M, 774M or 1.5B", 0, 0},
+        {"--size", NULL, CLI_STR, &size, "SIZE 124M 355M 774M 1.5B",
+         "124M, 355M, 774M or 1.5B", 0, 0},
         {"--layers", NULL, CLI_INT, &layers, "N", "blocks, 0: the size's", 0, 1024},
         {"--heads", NULL, CLI_INT, &heads, "N", "heads, 0: the size's", 0, 65536},
         {"--embd", NULL, CLI_INT, &embd, "N", "width, 0: the size's", 0, 65536},
@@ -139,7 +144,7 @@ static int run(int argc, char **argv)
         {"--seed", "-s", CLI_INT, &seed, "N", "seed of the weights", 0, 9e18},
         {"--type", NULL, CLI_STR, &type, "TYPE", "type of the matrices; f32 without", 0,
          0},
-        {"--format", NULL, CLI_STR, &format, "FORMAT", "gguf or hf", 0, 0},
+        {"--format", NULL, CLI_STR, &format, "FORMAT gguf hf", "gguf or hf", 0, 0},
         {"--threads", "-t", CLI_INT, &n_threads, "N", "threads, 0: one for each core",
          0, POOL_MAX_THREADS},
         {0},

@@ -15,6 +15,9 @@ const struct cli_verb verb_inspect = {
     .summary = "show a model file's metadata, sizes and tensors",
     .usage = "inspect MODEL [--tensors] [-o text|json]",
     .example = "runt inspect gpt2-q4.gguf --tensors",
+    .about = "Shows what a model file holds: its shape, metadata, sizes and "
+             "types.",
+    .operands = {"MODEL"},
     .run = run,
 };
 
@@ -190,7 +193,8 @@ static int run(int argc, char **argv)
     struct cli_option options[] = {
         {"--model", "-m", CLI_STR, &model, "MODEL", "the same as the argument", 0, 0},
         {"--tensors", NULL, CLI_FLAG, &tensors, NULL, "list the tensors too", 0, 0},
-        {"--output", "-o", CLI_STR, &format_name, "FORMAT", "text or json", 0, 0},
+        {"--output", "-o", CLI_STR, &format_name, "FORMAT text json", "text or json", 0,
+         0},
         {0},
     };
     struct cli_args args;

@@ -100,9 +100,10 @@ static int run_list(int argc, char **argv)
 {
     const char *format = "text";
     enum cli_format how = CLI_TEXT;
-    struct cli_option options[] = {
-        {"--output", "-o", CLI_STR, &format, "FORMAT", "text, md, csv or json", 0, 0},
-        {0}};
+    struct cli_option options[] = {{"--output", "-o", CLI_STR, &format,
+                                    "FORMAT text md csv json", "text, md, csv or json",
+                                    0, 0},
+                                   {0}};
     struct cli_args args;
     int rc = cli_parse(&verb_list, options, argc, argv, 0, 0, &args);
     if (rc)
@@ -133,6 +134,8 @@ const struct cli_verb verb_list = {
     .summary = "show the models in the cache",
     .usage = "list [options]",
     .example = "runt list\nrunt list -o json",
+    .about = "Lists the models in the hub's cache: their names, revisions, "
+             "sizes, and whether they were converted.",
     .run = run_list,
 };
 
@@ -168,5 +171,7 @@ const struct cli_verb verb_rm = {
     .summary = "remove models from the cache, conversions included",
     .usage = "rm ORG/NAME...",
     .example = "runt rm openai-community/gpt2",
+    .about = "Removes models from the hub's cache, and what was made of them.",
+    .operands = {"MODEL"},
     .run = run_rm,
 };

@@ -13,6 +13,9 @@ const struct cli_verb verb_plot = {
     .usage = "plot LOG... -o PAGE.html [--title TEXT]",
     .example = "runt plot tuned/log.jsonl -o curves.html\n"
                "runt plot a/log.jsonl b/log.jsonl -o both.html --title 'two rates'",
+    .about = "Draws the curves of training logs into one HTML page that needs "
+             "nothing else.",
+    .operands = {"LOG"},
     .run = run,
 };
 

@@ -17,6 +17,11 @@ const struct cli_verb verb_prune = {
     .example = "runt prune gpt2.gguf sparse.gguf --sparsity 0.3 --calib text.txt\n"
                "runt prune gpt2.gguf article.gguf --sparsity 0.3 --method magnitude\n"
                "runt prune gpt2.gguf small.gguf --pattern 2:4 --then r4",
+    .about = "Sets weights to zero: a share of every matrix, or N of every M "
+             "neighbours. By the method hessian the others are moved so that the "
+             "outputs change least. With --then they are rounded on the same "
+             "walk.",
+    .operands = {"IN.gguf", "OUT.gguf"},
     .run = run,
 };
 
@@ -80,15 +85,15 @@ static int run(int argc, char **argv)
          "zeros of every matrix, above 0 and below 1", 0, 0},
         {"--pattern", NULL, CLI_STR, &pattern, "N:M",
          "instead: keep N of every M neighbours in a row", 0, 0},
-        {"--method", NULL, CLI_STR, &method, "NAME",
+        {"--method", NULL, CLI_STR, &method, "NAME hessian magnitude",
          "hessian: with feedback; magnitude: the smallest", 0, 0},
         {"--tensors", NULL, CLI_STR, &p.pattern, "REGEX",
          "the matrices (all of the blocks)", 0, 0},
         {"--then", NULL, CLI_STR, &then, "TYPE", "round what is left, on the same walk",
          0, 0},
         CLI_CALIB_OPTIONS(q),
-        {"--output", "-o", CLI_STR, &format_name, "FORMAT", "report as text or json", 0,
-         0},
+        {"--output", "-o", CLI_STR, &format_name, "FORMAT text json",
+         "report as text or json", 0, 0},
         {"--quiet", "-q", CLI_FLAG, &quiet, NULL, "no report", 0, 0},
         {"--threads", "-t", CLI_INT, &n_threads, "N", "threads, 0: one for each core",
          0, POOL_MAX_THREADS},

@@ -18,7 +18,7 @@ static int run(int argc, char **argv)
     bool quiet = false;
     struct cli_option options[] = {
         {"--revision", NULL, CLI_STR, &revision, "REV", "branch, tag or commit", 0, 0},
-        {"--file", NULL, CLI_LIST, &files, "FILE",
+        {"--file", NULL, CLI_LIST, &files, "NAME",
          "only this file of the model; may be repeated", 0, 0},
         {"--quiet", "-q", CLI_FLAG, &quiet, NULL, "no progress bar", 0, 0},
         {0}};
@@ -56,5 +56,9 @@ const struct cli_verb verb_pull = {
     .usage = "pull ORG/NAME [options]",
     .example = "runt pull openai-community/gpt2\n"
                "runt pull distilbert/distilgpt2 --revision main",
+    .about = "Downloads a model into the cache that other tools of the Hugging "
+             "Face hub use, too. Files are checked against the hub's checksums; "
+             "what an interrupted download left is gone on with. Other verbs do "
+             "this by themselves where ORG/NAME is given for a MODEL.",
     .run = run,
 };

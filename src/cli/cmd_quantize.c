@@ -13,6 +13,11 @@ const struct cli_verb verb_quantize = {
     .example = "runt quantize gpt2.gguf gpt2-q4.gguf q4_0\n"
                "runt quantize gpt2.gguf mixed.gguf q4_0 --tensor 'token_embd=q8_0'\n"
                "runt quantize gpt2.gguf best.gguf r4 --calib text.txt --save-calib c",
+    .about = "Rounds the matrices of a model to another type. With --calib "
+             "rounding goes column after column and takes each error back in the "
+             "next ones, for inputs as a text makes them; --calib-tokens alone "
+             "does the same with text that the model itself writes.",
+    .operands = {"IN.gguf", "OUT.gguf", "TYPE"},
     .run = run,
 };
 
@@ -30,8 +35,8 @@ static int run(int argc, char **argv)
         CLI_CALIB_OPTIONS(q),
         {"--untie", NULL, CLI_FLAG, &untie, NULL,
          "store the token table again as output.weight, for old loaders", 0, 0},
-        {"--output", "-o", CLI_STR, &format_name, "FORMAT", "report as text or json", 0,
-         0},
+        {"--output", "-o", CLI_STR, &format_name, "FORMAT text json",
+         "report as text or json", 0, 0},
         {"--quiet", "-q", CLI_FLAG, &quiet, NULL, "no report", 0, 0},
         {"--threads", "-t", CLI_INT, &n_threads, "N", "threads, 0: one for each core",
          0, POOL_MAX_THREADS},

@@ -19,6 +19,11 @@ const struct cli_verb verb_run = {
     .usage = "run ORG/NAME|MODEL.gguf [options]",
     .example = "runt run openai-community/gpt2\n"
                "runt run openai-community/gpt2 --type q8_0",
+    .about = "Gets a model of the hub, converts it and talks with it: pull, "
+             "import, quantize and chat in one. What was done once is kept; the "
+             "second time it starts at once. A model file is talked with as it "
+             "is.",
+    .operands = {"MODEL"},
     .run = run,
 };
 

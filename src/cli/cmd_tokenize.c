@@ -21,6 +21,7 @@ const struct cli_verb verb_tokenize = {
     .example = "runt tokenize -m gpt2.gguf -p \"Hello world\"\n"
                "runt tokenize -m ./gpt2 -f text.txt --ids\n"
                "echo 15496 995 | runt tokenize -m gpt2.gguf --decode",
+    .about = "Cuts a text into a model's tokens, or puts tokens together again.",
     .run = run,
 };
 

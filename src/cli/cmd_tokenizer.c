@@ -20,6 +20,10 @@ const struct cli_verb verb_tokenizer = {
         "runt tokenizer train --data books.txt --data chats.jsonl --vocab 8192 -o "
         "my-tok\n"
         "runt init gpt2 --layers 4 --heads 4 --embd 256 --tokenizer my-tok -o new.gguf",
+    .about = "Learns a byte-level BPE vocabulary from texts, for models that "
+             "start from scratch: vocab.json and merges.txt, which 'runt init' "
+             "and 'runt train' take.",
+    .operands = {"ACTION train"},
     .run = run,
 };
 

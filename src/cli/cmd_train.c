@@ -21,6 +21,11 @@ const struct cli_verb verb_train = {
         "runt train --data quotes.txt:2 --data books.txt.xz:1 --init gpt2 "
         "--tokenizer models/tiny-gpt2 --layers 4 --heads 4 --embd 256 --out fresh\n"
         "runt train --resume --out tuned",
+    .about = "Trains a model, from scratch or from one that there is, on texts "
+             "or dialogues. Checkpoints appear only when complete, so that "
+             "--resume goes on from the last one after any interruption, with "
+             "the same numbers. The folder of the run has the model, its "
+             "checkpoints and a log that 'runt plot' draws.",
     .run = run,
 };
 
@@ -58,11 +63,11 @@ static void print_data(const struct data_stats *s, bool mask_prompts)
                (size_t)s->long_documents);
 }
 
-static void print_end(const struct train_setup *s, const struct trainer *t,
+static void print_end(const struct trainer_options *o, const struct trainer *t,
                       double seconds)
 {
     char buf[32];
-    printf("%s/model.gguf: %llu steps in %s\n", s->out,
+    printf("%s/%s: %llu steps in %s\n", o->folder, trainer_result(o),
            (unsigned long long)trainer_done(t), train_view_time(seconds, buf));
 }
 
@@ -125,7 +130,7 @@ static int train(const struct cli_verb *v, struct train_setup *s, struct runt_er
             print_memory(&memory);
         return rc;
     }
-    rc = s->checkpoint ? trainer_resume(&o, s->checkpoint, &t, err)
+    rc = s->checkpoint ? trainer_resume(&o, s->source, s->checkpoint, &t, err)
                        : trainer_begin(&o, s->source, &t, err);
     if (rc)
         return rc;
@@ -146,7 +151,7 @@ static int train(const struct cli_verb *v, struct train_setup *s, struct runt_er
     rc = trainer_run(t, err);
     train_view_done(&view);
     if (!rc && !s->quiet)
-        print_end(s, t, cli_seconds() - view.begin);
+        print_end(&o, t, cli_seconds() - view.begin);
     if (s->profile)
         print_profile(n, view.peak);
     trainer_free(t);

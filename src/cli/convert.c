@@ -1,6 +1,8 @@
 /* Owns how the command line turns checkpoints into model files and names into paths. */
 #include "cli/convert.h"
 
+#include "cli/cli_adapter.h"
+
 #include "base/err.h"
 #include "base/file.h"
 #include "base/js.h"
@@ -85,16 +87,23 @@ static bool same_file(const char *a, const char *b)
     return !stat(a, &x) && !stat(b, &y) && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
 }
 
+int convert_check_out(const char *in, const char *out, struct runt_err *err)
+{
+    if (!same_file(in, out))
+        return 0;
+    return err_set(err, RUNT_E_INVALID,
+                   "%s is the input too; name another file, or its weights are lost",
+                   out);
+}
+
 int convert_check(const char *in, const char *out, const struct quant_options *o,
                   struct runt_err *err)
 {
     struct gguf *g = NULL;
     struct gpt2_shape shape;
-    if (same_file(in, out))
-        return err_set(
-            err, RUNT_E_INVALID,
-            "%s is the input too; name another file, or its weights are lost", out);
-    int rc = gguf_open(in, &g, err);
+    int rc = convert_check_out(in, out, err);
+    if (!rc)
+        rc = gguf_open(in, &g, err);
     if (!rc)
         rc = model_read_shape(g, &shape, err);
     if (!rc)
@@ -228,12 +237,13 @@ int convert_model_path(const char *arg, char **path, struct runt_err *err)
     return *path ? 0 : err_nomem(err, "a path");
 }
 
-int convert_model_load(const char *arg, runt_model **out, struct runt_err *err)
+int convert_model_load(const char *arg, const struct cli_list *adapters,
+                       runt_model **out, struct runt_err *err)
 {
     char *path = NULL;
     int rc = convert_model_path(arg, &path, err);
     if (!rc)
-        rc = runt_model_load(path, out, err);
+        rc = cli_model_load(path, adapters, stderr, out, err);
     mem_free(path);
     return rc;
 }

@@ -19,6 +19,9 @@ int convert_folder(const char *dir, const char *name, const char *path,
 int convert_file(const char *in, const char *out, const struct quant_options *o,
                  struct quant_report *report, struct runt_err *err);
 
+/* RUNT_E_INVALID when both are one file: writing one would destroy the other. */
+int convert_check_out(const char *in, const char *out, struct runt_err *err);
+
 /* The same errors as far as they show before a calibration. */
 int convert_check(const char *in, const char *out, const struct quant_options *o,
                   struct runt_err *err);
@@ -32,8 +35,9 @@ int convert_model_path(const char *arg, char **path, struct runt_err *err);
  * holds one, or no .gguf file.  RUNT_E_INVALID when there are several. */
 int convert_pulled_gguf(const char *dir, char **path, struct runt_err *err);
 
-/* convert_model_path and runt_model_load. */
-int convert_model_load(const char *arg, runt_model **out, struct runt_err *err);
+/* convert_model_path and cli_model_load, with notes on stderr. */
+int convert_model_load(const char *arg, const struct cli_list *adapters,
+                       runt_model **out, struct runt_err *err);
 
 /* --tensor 'REGEX=TYPE' items -> overrides (mem_array'd, strings mem_strdup'd); misuse
  * is printed and EXIT_USAGE returned. */

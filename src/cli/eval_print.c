@@ -2,7 +2,7 @@
 #include "cli/eval_print.h"
 
 #include "base/strbuf.h"
-#include "cli/stream.h"
+#include "cli/answer.h"
 
 #include <math.h>
 
@@ -233,10 +233,7 @@ static void show_answer(const runt_model *m, const struct derail_prompt *p,
     printf("]\n");
     sb_put(&text, p->text, p->n);
     answer_text(m, a, &text);
-    struct stream out = {.out = stdout};
-    stream_put(&out, text.data, text.len);
-    stream_end(&out);
-    stream_free(&out);
+    answer_show(stdout, text.data, text.len, NULL);
     putchar('\n');
     sb_free(&text);
 }

@@ -7,10 +7,11 @@
 
 /* In the order in which a newcomer meets them. */
 const struct cli_verb *const cli_verbs[] = {
-    &verb_run,     &verb_pull,     &verb_list,     &verb_rm,        &verb_import,
-    &verb_init,    &verb_quantize, &verb_prune,    &verb_train,     &verb_export,
-    &verb_plot,    &verb_eval,     &verb_bench,    &verb_generate,  &verb_chat,
-    &verb_inspect, &verb_compare,  &verb_tokenize, &verb_tokenizer, NULL,
+    &verb_run,       &verb_pull,     &verb_list,    &verb_rm,      &verb_import,
+    &verb_init,      &verb_quantize, &verb_prune,   &verb_train,   &verb_merge,
+    &verb_export,    &verb_plot,     &verb_eval,    &verb_bench,   &verb_generate,
+    &verb_chat,      &verb_serve,    &verb_inspect, &verb_compare, &verb_tokenize,
+    &verb_tokenizer, &verb_help,     NULL,
 };
 
 /* The one that a name begins, else the nearest by spelling. */
@@ -31,7 +32,7 @@ static const struct cli_verb *nearest_verb(const char *name)
     return best;
 }
 
-static void print_verbs(FILE *f)
+void cli_print_verbs(FILE *f)
 {
     fprintf(f,
             "runt %s: GPT-2-class models from checkpoint to 4 bits and below, on a "
@@ -40,6 +41,24 @@ static void print_verbs(FILE *f)
     for (size_t i = 0; cli_verbs[i]; i++)
         fprintf(f, "  %-10s %s\n", cli_verbs[i]->name, cli_verbs[i]->summary);
     fprintf(f, "\n'runt VERB --help' shows a verb's options and an example.\n");
+}
+
+const struct cli_verb *cli_find_verb(const char *name)
+{
+    for (size_t i = 0; cli_verbs[i]; i++)
+        if (!strcmp(cli_verbs[i]->name, name))
+            return cli_verbs[i];
+    return NULL;
+}
+
+int cli_unknown_verb(const char *name)
+{
+    const struct cli_verb *near = nearest_verb(name);
+    fprintf(stderr, "runt: unknown verb '%s'", name);
+    if (near)
+        fprintf(stderr, "; did you mean '%s'?", near->name);
+    fprintf(stderr, "\nTry 'runt --help'.\n");
+    return EXIT_USAGE;
 }
 
 /* A full disk or a closed pipe behind standard output is a failure too. */
@@ -56,36 +75,23 @@ static int finish(const char *name, int status)
 int main(int argc, char **argv)
 {
     if (argc < 2) {
-        print_verbs(stderr);
+        cli_print_verbs(stderr);
         return EXIT_USAGE;
     }
     /* a file size limit is then an error of write(), as a full disk is */
     signal(SIGXFSZ, SIG_IGN);
     const char *name = argv[1];
-    char *help_argv[] = {argv[0], argv[argc > 2 ? 2 : 1], (char[]){"--help"}, NULL};
-    if (!strcmp(name, "help") && argc > 2) { /* runt help VERB */
-        name = argv[2];
-        argc = 3;
-        argv = help_argv;
-    }
-    if (!strcmp(name, "--help") || !strcmp(name, "-h") || !strcmp(name, "help")) {
-        print_verbs(stdout);
+    if (!strcmp(name, "--help") || !strcmp(name, "-h")) {
+        cli_print_verbs(stdout);
         return finish(name, EXIT_OK);
     }
     if (!strcmp(name, "--version")) {
         printf("runt %s\n", RUNT_VERSION);
         return finish(name, EXIT_OK);
     }
-    for (size_t i = 0; cli_verbs[i]; i++) {
-        if (strcmp(cli_verbs[i]->name, name))
-            continue;
-        int status = cli_verbs[i]->run(argc - 1, argv + 1);
-        return finish(name, status == CLI_HELP ? EXIT_OK : status);
-    }
-    const struct cli_verb *near = nearest_verb(name);
-    fprintf(stderr, "runt: unknown verb '%s'", name);
-    if (near)
-        fprintf(stderr, "; did you mean '%s'?", near->name);
-    fprintf(stderr, "\nTry 'runt --help'.\n");
-    return EXIT_USAGE;
+    const struct cli_verb *v = cli_find_verb(name);
+    if (!v)
+        return cli_unknown_verb(name);
+    int status = v->run(argc - 1, argv + 1);
+    return finish(name, status == CLI_HELP ? EXIT_OK : status);
 }

@@ -3,9 +3,10 @@
 
 #include "base/err.h"
 #include "base/file.h"
-#include "cli/chat_template.h"
 #include "cli/convert.h"
+#include "model/adapter.h"
 #include "model/model_vocab.h"
+#include "talk/talk.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -34,6 +35,7 @@ static void defaults(struct train_setup *s)
         .eval_tokens = 16384,
         .lr = 3e-4,
         .min_lr = -1,
+        .lora_alpha = -1,
         .weight_decay = 0.1,
         .beta1 = 0.9,
         .beta2 = 0.95,
@@ -77,7 +79,7 @@ static struct cli_option *table(struct train_setup *s)
          -1, 1e3},
         {"--warmup", NULL, CLI_INT, &s->warmup, "N",
          "steps up to --lr, -1: a tenth of all, at most 100", -1, 1e9},
-        {"--schedule", NULL, CLI_STR, &s->schedule, "NAME",
+        {"--schedule", NULL, CLI_STR, &s->schedule, "NAME cosine linear constant",
          "cosine, linear or constant", 0, 0},
         {"--weight-decay", NULL, CLI_REAL, &s->weight_decay, "X", "of matrices", 0, 10},
         {"--beta1", NULL, CLI_REAL, &s->beta1, "X", "of AdamW", 0, 0.9999999},
@@ -88,6 +90,13 @@ static struct cli_option *table(struct train_setup *s)
          0.9},
         {"--train", NULL, CLI_STR, &s->train, "REGEX",
          "only the weights whose names match; the others are frozen", 0, 0},
+        {"--lora", NULL, CLI_INT, &s->lora, "RANK",
+         "train adapters of this rank, a small file; the model stays as it is", 0,
+         1 << 20},
+        {"--lora-alpha", NULL, CLI_REAL, &s->lora_alpha, "X",
+         "adapters count X / RANK times, -1: twice the rank", -1, 1e6},
+        {"--lora-targets", NULL, CLI_STR, &s->lora_targets, "REGEX",
+         "only the blocks' matrices whose names match have adapters", 0, 0},
         {"--layers", NULL, CLI_INT, &s->layers, "N", "from scratch: blocks", 0, 1024},
         {"--heads", NULL, CLI_INT, &s->heads, "N", "from scratch: heads", 0, 65536},
         {"--embd", NULL, CLI_INT, &s->embd, "N", "from scratch: width", 0, 65536},
@@ -99,7 +108,7 @@ static struct cli_option *table(struct train_setup *s)
          "from scratch: vocab.json and merges.txt, or a model file", 0, 0},
         {"--seed", "-s", CLI_INT, &s->seed, "N", "of weights, order and dropout", 0,
          9e18},
-        {"--precision", NULL, CLI_STR, &s->precision, "NAME",
+        {"--precision", NULL, CLI_STR, &s->precision, "NAME auto f32 bf16",
          "of products: f32, bf16, or auto: bf16 where the processor has it", 0, 0},
         DEVICE_OPTION(s->device_name,
                       "cpu, cuda, or auto: the GPU where there is one that works"),
@@ -287,6 +296,15 @@ static int check(const struct cli_verb *v, const struct train_setup *s)
         (!s->layers || !s->heads || !s->embd || !s->tokenizer))
         return cli_misuse(v, "from scratch needs --layers, --heads, --embd and "
                              "--tokenizer");
+    if (!s->lora && (s->lora_targets || s->lora_alpha >= 0))
+        return cli_misuse(v, "--lora-alpha and --lora-targets want a rank: --lora 8");
+    if (s->lora && s->train)
+        return cli_misuse(v, "--lora trains adapters, --train weights: name one");
+    if (s->lora && scratch)
+        return cli_misuse(v, "--lora adapts a model that has learnt something: name it "
+                             "with --init");
+    if (s->lora && s->lora_alpha >= 0 && !(s->lora_alpha > 0))
+        return cli_misuse(v, "with --lora-alpha 0 adapters count nothing");
     if (scratch && s->heads && s->embd % s->heads)
         return cli_misuse(v, "a width of %lld is not a multiple of %lld heads",
                           (long long)s->embd, (long long)s->heads);
@@ -430,9 +448,15 @@ static int open_model(struct train_setup *s, struct runt_err *err)
     return rc;
 }
 
+/* The file that says what model it is. */
+static const struct gguf *described_in(const struct train_setup *s)
+{
+    return s->model ? s->model : s->checkpoint;
+}
+
 static int open_tokenizer(struct train_setup *s, struct runt_err *err)
 {
-    const struct gguf *g = s->checkpoint ? s->checkpoint : s->model;
+    const struct gguf *g = described_in(s);
     struct tok_vocab v = {0};
     if (s->random)
         return tok_create(&s->vocab, s->tokenizer, &s->tok, err);
@@ -477,7 +501,7 @@ static int open_all(struct train_setup *s, struct runt_err *err)
     int rc = pool_create((unsigned)s->threads, &s->pool, err);
     if (rc)
         return rc;
-    if (s->checkpoint)
+    if (s->checkpoint && !s->lora)
         rc = model_read_checkpoint_shape(s->checkpoint, &s->shape, err);
     else if (!strcmp(s->init, "gpt2"))
         rc = from_scratch(s, err);
@@ -506,22 +530,45 @@ int train_setup_open(struct train_setup *s, struct runt_err *err)
 
 /* ---- what the trainer wants ---- */
 
-/* The metadata of a model file: the model's own, or made; and how one talks to a model
- * that has learnt dialogues. */
-static int write_meta(void *ctx, struct gguf_writer *w, struct runt_err *err)
+static float lora_alpha(const struct train_setup *s)
+{
+    return (float)(s->lora_alpha < 0 ? 2 * (double)s->lora : s->lora_alpha);
+}
+
+/* How one talks to a model that has learnt dialogues, else NULL. */
+static const char *taught_template(const struct train_setup *s)
+{
+    bool talks = s->mask_prompts || data_get_stats(s->data)->messages;
+    return talks ? talk_template_jinja(runt_template_find("turns")) : NULL;
+}
+
+static int write_adapter_meta(const struct train_setup *s, struct gguf_writer *w,
+                              struct runt_err *err)
+{
+    uint64_t base = 0;
+    int rc = adapter_base(s->source, &s->shape, &base, err);
+    if (!rc)
+        adapter_write_meta(w, lora_alpha(s), base, taught_template(s));
+    return rc;
+}
+
+/* The metadata of a model file: the model's own, or made; or of an adapter. */
+static int write_meta(void *ctx, bool adapter, struct gguf_writer *w,
+                      struct runt_err *err)
 {
     const struct train_setup *s = ctx;
+    const char *jinja = taught_template(s);
     int rc;
+    if (adapter)
+        return write_adapter_meta(s, w, err);
     if (s->random) {
         rc = model_write_meta_for(w, &s->shape, &s->vocab, "runt", NULL, err);
     } else {
-        rc = model_copy_meta(w, s->checkpoint ? s->checkpoint : s->model, NULL, err);
+        rc = model_copy_meta(w, described_in(s), NULL, err);
         gguf_set_str(w, "general.architecture", "gpt2", 4);
     }
-    if (s->mask_prompts || data_get_stats(s->data)->messages) {
-        const char *jinja = chat_template_find("turns")->jinja;
+    if (jinja)
         gguf_set_str(w, "tokenizer.chat_template", jinja, strlen(jinja));
-    }
     return rc;
 }
 
@@ -574,6 +621,10 @@ int train_setup_options(struct train_setup *s, struct trainer_options *out,
                 .seq_len = s->context ? (size_t)s->context : s->shape.n_ctx,
                 .recompute = s->recompute,
                 .train = s->train,
+                .lora = {.rank = (size_t)s->lora,
+                         .alpha = lora_alpha(s),
+                         .targets = s->lora_targets,
+                         .seed = (uint64_t)s->seed},
                 .type = bf16 ? GEMM_BF16 : GEMM_F32,
                 .dropout = (float)s->dropout,
                 .pool = s->pool,

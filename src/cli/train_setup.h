@@ -13,11 +13,11 @@ enum { TRAIN_MAX_SOURCES = 64 };
 struct train_setup {
     /* options */
     struct cli_list data_files, val_files;
-    const char *field, *init, *tokenizer, *out, *log, *train, *schedule, *precision,
-        *prompt, *device_name;
+    const char *field, *init, *tokenizer, *out, *log, *train, *lora_targets, *schedule,
+        *precision, *prompt, *device_name;
     int64_t layers, heads, embd, ff, context, steps, batch, accumulate, warmup, seed,
-        save_every, keep, eval_every, eval_tokens, sample_every, threads;
-    double lr, min_lr, weight_decay, beta1, beta2, clip, dropout, val_share;
+        lora, save_every, keep, eval_every, eval_tokens, sample_every, threads;
+    double lr, min_lr, lora_alpha, weight_decay, beta1, beta2, clip, dropout, val_share;
     bool mask_prompts, resume, recompute, memory, profile, quiet;
     /* the parser's */
     struct cli_option *options;
@@ -29,7 +29,8 @@ struct train_setup {
     struct pool *pool;
     struct net_device *device; /* NULL: the processor */
     struct gpt2_shape shape;
-    struct gguf *model, *checkpoint; /* at most one of these and `random` */
+    /* One of these and `random`; both where adapters are trained on. */
+    struct gguf *model, *checkpoint;
     struct model_random *random;
     struct tok_vocab vocab; /* of a model from scratch */
     const struct tensor_source *source;

@@ -107,15 +107,14 @@ static int begin(struct work *w, uint32_t i, struct runt_err *err)
         return 0;
     w->n_begun++;
     const struct ids *prompt = &w->prompts[a->prompt];
-    struct runt_sampler_options so = w->o->sampler;
+    struct runt_sampler_options so = runt_sampler_defaults();
+    so.temp = 0; /* and no penalties */
+    if (a->sampled)
+        so = w->o->sampler;
     so.seed = a->seed;
-    if (!a->sampled) {
-        so.temp = 0;
-        so.repeat_penalty = 1;
-    }
     runt_sampler_free(slot->sampler);
     slot->sampler = NULL;
-    int rc = runt_sampler_new(&so, w->m->shape.n_vocab, &slot->sampler, err);
+    int rc = runt_sampler_for(w->m, &so, &slot->sampler, err);
     if (rc)
         return rc;
     for (size_t k = 0; k < prompt->n; k++)
@@ -187,7 +186,7 @@ static int one_step(struct work *w, struct runt_err *err)
         if (!slot->a)
             continue;
         slot->step = n;
-        steps[n++] = (struct runt_step){i, slot->next, slot->n_next};
+        steps[n++] = (struct runt_step){i, slot->next, slot->n_next, 0};
     }
     int rc = runt_session_step(w->s, steps, n, err);
     if (!rc && w->base_s)

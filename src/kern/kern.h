@@ -66,6 +66,10 @@ struct kern_table {
     void (*gelu)(size_t n, float *x, const float *bias);
 
     void (*add)(size_t n, float *y, const float *x); /* y += x */
+
+    /* y[i] = fma(x[k], rows[k * step + i], y[i]) for k = 0, 1, ... n_rows - 1. */
+    void (*add_rows)(size_t n, float *y, size_t n_rows, const float *x,
+                     const float *rows, size_t step);
 };
 
 /* The table for a level, filled for what that level lacks from the specification (or

@@ -216,6 +216,14 @@ static void add(size_t n, float *y, const float *x)
         y[i] += x[i];
 }
 
+static void add_rows(size_t n, float *y, size_t n_rows, const float *x,
+                     const float *rows, size_t step)
+{
+    for (size_t k = 0; k < n_rows; k++)
+        for (size_t i = 0; i < n; i++)
+            y[i] = fmaf(x[k], rows[k * step + i], y[i]);
+}
+
 void kern_fill_ref(struct kern_table *t)
 {
     *t = (struct kern_table){
@@ -228,6 +236,7 @@ void kern_fill_ref(struct kern_table *t)
         .layer_norm_act = layer_norm_act,
         .gelu = gelu,
         .add = add,
+        .add_rows = add_rows,
     };
     kern_fill_ref_tile(t);
     kern_fill_ref_attn(t);

@@ -16,7 +16,8 @@ struct part {
 
 static uint64_t ops_of(const struct cpu_matrix *w, size_t n)
 {
-    return 2 * (uint64_t)w->n_rows * w->n_cols * n;
+    uint64_t low = (w->n_rows + w->n_cols) * w->low.rank;
+    return 2 * ((uint64_t)w->n_rows * w->n_cols + low) * n;
 }
 
 /* x[t] = token_embd[token] + position_embd[pos + t].  A single token is thread 0's. */
@@ -129,6 +130,18 @@ static void feed_forward(struct part *a, size_t l)
     linear(a, &b->ffn_down, in, CPU_ADD, s->x, CPU_FFN_DOWN);
 }
 
+/* h [T][E] = norm(x), for an embedding of the text */
+static void last_norm(struct part *a)
+{
+    const struct runt_model *m = a->s->model;
+    size_t e = m->shape.n_embd, begin, end;
+    pool_range(a->p->n, 1, a->t.i, a->t.n, &begin, &end);
+    for (size_t k = begin; k < end; k++)
+        m->kern->layer_norm(e, a->s->x + k * e, m->output_norm.gain,
+                            m->output_norm.bias, m->shape.eps, a->s->h + k * e);
+    cpu_mark(&a->t, CPU_NORM, 0, 0);
+}
+
 /* logits [n_out][V] of the tokens that the pass wants. */
 static void head(struct part *a)
 {
@@ -169,6 +182,7 @@ static void forward(void *ctx, unsigned i, unsigned n)
         .n = n,
         .act = own->act,
         .block = own->block,
+        .low = own->low,
         .attn = own->attn,
         .acc = i ? NULL : &a.s->account,
         .last = !i && a.s->account.timed ? cpu_seconds() : 0,
@@ -178,7 +192,10 @@ static void forward(void *ctx, unsigned i, unsigned n)
         attention(&a, l);
         feed_forward(&a, l);
     }
-    head(&a);
+    if (p->embed)
+        last_norm(&a);
+    else
+        head(&a);
 }
 
 void model_forward(struct model_pass *p)

@@ -8,6 +8,7 @@
 #include "fmt/shape.h"
 #include "gguf/gguf.h"
 #include "runt/runt.h"
+#include "sample/sample.h"
 #include "tok/tok.h"
 
 struct model_linear {
@@ -31,9 +32,18 @@ struct model_table {
     size_t row_bytes; /* of one row (R4: its share of a tile) */
 };
 
+struct model_adapter {
+    char *path;
+    float scale;
+    uint32_t rank;   /* its highest */
+    bool other_base; /* made for another model than this */
+    uint64_t print, n_weights;
+};
+
 struct runt_model {
     struct gguf *file; /* mapped; matrices are used where they lie, or packed */
     struct tok *tok;
+    struct model_tokens *tokens; /* for samplers */
     struct gpt2_shape shape;
     char *name, *chat_template; /* template NULL when there is none */
     uint64_t n_weights;
@@ -42,7 +52,9 @@ struct runt_model {
     struct model_table token_embd, position_embd;
     struct cpu_matrix head;
     struct model_norm output_norm;
-    struct model_block *blocks; /* [n_layer] */
+    struct model_block *blocks;     /* [n_layer] */
+    struct model_adapter *adapters; /* [n_adapters] */
+    size_t n_adapters, low_rank;    /* the highest of a matrix, of all adapters */
 };
 
 /* The shape that a GGUF file states, checked against sane limits; errors name the key.
@@ -60,7 +72,7 @@ int model_read_checkpoint_shape(const struct gguf *g, struct gpt2_shape *out,
  * tok_vocab_free. */
 int model_read_vocab(const struct gguf *g, struct tok_vocab *out, struct runt_err *err);
 
-/* Of the weights: names, shapes and a sample of every tensor. */
+/* Of the weights: names, shapes and a sample of every tensor; and of all adapters. */
 uint64_t model_fingerprint(const struct runt_model *m);
 
 /* What a GPT-2 of this shape holds, in the model file's order: tensor i < n_tensors. */
@@ -72,6 +84,12 @@ void model_tensor_at(const struct gpt2_shape *s, size_t i, char name[static 64],
  * n_vocab tokens (tok_vocab_pad). */
 void model_write_meta(struct gguf_writer *w, const struct gpt2_shape *s,
                       const struct tok_vocab *v, const char *name);
+
+/* ---- tokens for samplers (model_sampler.c) ---- */
+
+struct model_tokens;
+int model_tokens_new(struct model_tokens **out, struct runt_err *err);
+void model_tokens_free(struct model_tokens *t); /* NULL is fine */
 
 /* ---- random models (model_random.c) ---- */
 
@@ -98,6 +116,7 @@ struct session_cache {
 struct session_thread {
     struct kern_act *act; /* for one token */
     float *block;
+    float *low; /* [low_rank] */
     void *attn;
 };
 
@@ -116,21 +135,25 @@ struct runt_session {
     const struct runt_model *model;
     const struct model_tap *tap; /* or NULL */
     struct pool *pool;
-    uint32_t n_ctx, n_batch, n_seqs;
+    uint32_t n_ctx, n_batch, n_seqs, n_logits;
     uint32_t n_last; /* tokens of the last pass */
+    size_t last_row; /* of logits: the last token, at last_pos, of step 0, last_seq */
+    uint32_t last_seq, last_pos;
     enum kern_kv kv;
     bool all_logits;
     struct cpu_account account;
     struct arena arena;
     struct session_cache cache;
-    uint32_t *pos;                  /* [n_seqs] */
-    int32_t *tokens;                /* [n_seqs][n_ctx], what each timeline holds */
-    float *x, *h;                   /* [n_batch][n_embd] */
-    float *qkv;                     /* [n_batch][3 * n_embd] */
-    float *ff;                      /* [n_batch][n_ff] */
-    struct cpu_buffer input;        /* act [n_batch][groups], x [n_batch][n_embd] */
+    uint32_t *pos;   /* [n_seqs] */
+    int32_t *tokens; /* [n_seqs][n_ctx], what each timeline holds */
+    float *x, *h;    /* [n_batch][n_embd] */
+    float *qkv;      /* [n_batch][3 * n_embd] */
+    float *ff;       /* [n_batch][n_ff] */
+    double *sum;     /* [n_embd], of an embedding */
+    struct cpu_buffer
+        input; /* act [n_batch][groups], x [n_batch][n_embd], low [n_batch][low_rank] */
     struct session_thread *threads; /* [n_threads] */
-    float *logits;                  /* [n_batch or n_seqs][n_vocab] */
+    float *logits;                  /* [n_batch or n_logits][n_vocab] */
     struct cpu_span *spans;         /* [n_batch] */
     size_t *out;                    /* [n_batch] */
 };
@@ -144,6 +167,7 @@ struct model_pass {
     size_t n_spans;
     const size_t *out;       /* [n_out]: tokens whose logits are wanted, ascending */
     size_t n_out, first_row; /* their first row in session->logits */
+    bool embed; /* instead, the final norm's output of every token to session->h */
     /* what attention reads and does in one layer; model_forward fills them in */
     uint64_t cache_bytes, attention_ops;
 };

@@ -74,6 +74,12 @@ int model_read_shape(const struct gguf *g, struct gpt2_shape *out, struct runt_e
             "%s is a checkpoint, which train --resume goes on from; models are "
             "best.gguf and model.gguf beside it",
             g->path);
+    struct gguf_str type;
+    if (!gguf_get_str(g, "general.type", &type, NULL) && is_arch(type, "adapter"))
+        return err_set(err, RUNT_E_INVALID,
+                       "%s is an adapter: --lora-adapter takes it, and -m the model "
+                       "that it was made for",
+                       g->path);
     if (!is_arch(arch, "gpt2"))
         return err_set(err, RUNT_E_UNSUPPORTED,
                        "%s: architecture is '%.*s'; only gpt2 is supported", g->path,
@@ -298,6 +304,8 @@ int runt_model_load(const char *path, runt_model **out, struct runt_err *err)
     pool_destroy(pool);
     if (!rc)
         rc = load_tokenizer(m, err);
+    if (!rc)
+        rc = model_tokens_new(&m->tokens, err);
     if (!rc) {
         m->name = meta_string(m->file, "general.name");
         m->chat_template = meta_string(m->file, "tokenizer.chat_template");
@@ -323,7 +331,11 @@ void runt_model_free(runt_model *m)
         cpu_matrix_free(&b->ffn_down.weight);
     }
     cpu_matrix_free(&m->head);
+    for (size_t i = 0; i < m->n_adapters; i++)
+        mem_free(m->adapters[i].path);
+    mem_free(m->adapters);
     gguf_close(m->file);
+    model_tokens_free(m->tokens);
     tok_destroy(m->tok);
     arena_free(&m->vectors);
     mem_free(m->blocks);

@@ -2,7 +2,8 @@
  * computed once and continued many times.
  *
  *   8 bytes  "RUNTKV2\n"
- *   u64      fingerprint of the model: the shape, and a sample of every tensor
+ *   u64      fingerprint of the model: the shape, and a sample of every tensor;
+ *            and of its adapters
  *   u32      kind of cache, n_tokens
  *   i32      tokens[n_tokens]
  *   stripes  block by block as in memory: those that hold tokens
@@ -40,6 +41,10 @@ uint64_t model_fingerprint(const struct runt_model *m)
         h = fold(h, t->desc.name, strlen(t->desc.name));
         h = fold(h, shape, sizeof shape);
         h = fold(h, t->data, t->bytes < SAMPLE ? t->bytes : SAMPLE);
+    }
+    for (size_t i = 0; i < m->n_adapters; i++) {
+        h = fold(h, &m->adapters[i].print, sizeof m->adapters[i].print);
+        h = fold(h, &m->adapters[i].scale, sizeof m->adapters[i].scale);
     }
     return h;
 }

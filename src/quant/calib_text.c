@@ -183,7 +183,10 @@ static int write_token(struct writing *w, struct runt_err *err)
     for (size_t i = 0; i < w->n; i++) {
         size_t fed = runt_session_seq_pos(w->s, (uint32_t)i);
         steps[i] = (struct runt_step){
-            (uint32_t)i, w->ids + (w->first + i) * w->length + fed, w->t - fed};
+            .seq = (uint32_t)i,
+            .tokens = w->ids + (w->first + i) * w->length + fed,
+            .n = w->t - fed,
+        };
     }
     int rc = runt_session_step(w->s, steps, w->n, err);
     if (rc)

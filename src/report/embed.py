@@ -1,9 +1,9 @@
-"""Files as strings of C: embed.py OUT NAME.css NAME.js."""
+"""Files as strings of C: embed.py OUT NAME.css NAME.gbnf NAME.js."""
 import json
 import os
 import sys
 
-names = {".css": "style", ".js": "script"}
+names = {".css": "style", ".gbnf": "grammar", ".js": "script"}
 with open(sys.argv[1], "w", encoding="utf-8") as out:
     for path in sys.argv[2:]:
         base, end = os.path.splitext(os.path.basename(path))

@@ -14,13 +14,27 @@
 
 enum { VERSION = 1 };
 
-/* Of all weights, then of the moments, as they lie in memory. */
+/* The first parameter that a checkpoint holds: with adapters none of the model's own.
+ */
+static size_t first(const struct net *n)
+{
+    return n->o.lora.rank ? n->n_own : 0;
+}
+
+/* Of the weights that it holds, then of the moments, as they lie in memory. */
 static uint64_t checksum(const struct optim *o)
 {
     const struct net *n = o->net;
-    uint64_t h = fold(1, n->w, n->n_weights * sizeof(float));
+    size_t n_kept = n->o.lora.rank ? n->n_trained : n->n_weights;
+    uint64_t h = fold(1, n->w, n_kept * sizeof(float));
     h = fold(h, o->m, n->n_trained * sizeof(float));
     return fold(h, o->v, n->n_trained * sizeof(float));
+}
+
+/* Of the weights that adapters are for. */
+static uint64_t base_checksum(const struct net *n)
+{
+    return fold(1, n->w + n->n_trained, (n->n_weights - n->n_trained) * sizeof(float));
 }
 
 /* 64 bits, and doubles to the last bit, as text: GGUF readers differ in what else they
@@ -54,22 +68,51 @@ static int put(struct gguf_writer *w, const struct net_param *p, const float *fr
                       err);
 }
 
+/* The weights from parameter `from` on, and the moments unless o is NULL. */
 static int write_all(const char *path, struct gguf_writer *w, const struct net *n,
-                     const struct optim *o, struct runt_err *err)
+                     size_t from, const struct optim *o, struct runt_err *err)
 {
-    for (size_t p = 0; p < n->n_params; p++)
+    for (size_t p = from; p < n->n_params; p++)
         add(w, "", &n->params[p]);
     for (int moment = 0; o && moment < 2; moment++)
-        for (size_t p = 0; p < n->n_params; p++)
+        for (size_t p = from; p < n->n_params; p++)
             if (!n->params[p].frozen)
                 add(w, moment ? "v." : "m.", &n->params[p]);
     int rc = gguf_begin(w, path, err);
-    for (size_t p = 0; p < n->n_params && !rc; p++)
+    for (size_t p = from; p < n->n_params && !rc; p++)
         rc = put(w, &n->params[p], n->w, err);
     for (int moment = 0; o && moment < 2; moment++)
-        for (size_t p = 0; p < n->n_params && !rc; p++)
+        for (size_t p = from; p < n->n_params && !rc; p++)
             if (!n->params[p].frozen)
                 rc = put(w, &n->params[p], moment ? o->v : o->m, err);
+    return rc ? rc : gguf_finish(w, NULL, err);
+}
+
+/* Some rows at a time: where there are adapters, they are merged on the way. */
+static int write_source(const char *path, struct gguf_writer *w,
+                        const struct tensor_source *src, struct runt_err *err)
+{
+    enum { SOME = 1 << 20 };
+    size_t largest = 0;
+    for (size_t i = 0; i < src->n_tensors; i++) {
+        const struct tensor_desc *d = &src->tensors[i];
+        gguf_add_tensor(w, d->name, d->fmt, d->n_dims, d->n_cols, d->n_rows);
+        largest = d->n_cols > largest ? (size_t)d->n_cols : largest;
+    }
+    size_t room = largest > SOME ? largest : SOME;
+    float *x = mem_array(room, sizeof *x);
+    int rc = x ? gguf_begin(w, path, err) : err_nomem(err, "rows of a model");
+    for (size_t i = 0; i < src->n_tensors && !rc; i++) {
+        const struct tensor_desc *d = &src->tensors[i];
+        uint64_t most = room / d->n_cols;
+        for (uint64_t row = 0; row < d->n_rows && !rc; row += most) {
+            uint64_t n = d->n_rows - row < most ? d->n_rows - row : most;
+            rc = src->rows(src, i, row, n, x, err);
+            if (!rc)
+                rc = gguf_write(w, x, n * d->n_cols * sizeof *x, err);
+        }
+    }
+    mem_free(x);
     return rc ? rc : gguf_finish(w, NULL, err);
 }
 
@@ -81,11 +124,24 @@ int checkpoint_write_model(const char *path, const struct net *net,
     if (!rc)
         rc = gguf_writer_create(&w, err);
     if (!rc)
-        rc = meta->fn(meta->ctx, w, err);
-    if (!rc)
+        rc = meta->fn(meta->ctx, false, w, err);
+    if (!rc) {
         gguf_set_u32(w, "general.file_type", 0); /* all F32 */
+        rc = write_source(path, w, &net->source, err);
+    }
+    gguf_writer_destroy(w);
+    return rc;
+}
+
+int checkpoint_write_adapter(const char *path, const struct net *net,
+                             const struct checkpoint_meta *meta, struct runt_err *err)
+{
+    struct gguf_writer *w = NULL;
+    int rc = gguf_writer_create(&w, err);
     if (!rc)
-        rc = write_all(path, w, net, NULL, err);
+        rc = meta->fn(meta->ctx, true, w, err);
+    if (!rc)
+        rc = write_all(path, w, net, net->n_own, NULL, err);
     gguf_writer_destroy(w);
     return rc;
 }
@@ -101,13 +157,14 @@ int checkpoint_write(const char *path, const struct optim *o,
         return err_nomem(err, "a checkpoint");
     for (size_t i = 0; i < n_args; i++)
         strings[i] = (struct gguf_str){args[i], strlen(args[i])};
+    bool adapter = o->net->o.lora.rank > 0;
     int rc = net_fetch(o->net, err);
     if (!rc)
         rc = optim_fetch(o, err);
     if (!rc)
         rc = gguf_writer_create(&w, err);
     if (!rc)
-        rc = meta->fn(meta->ctx, w, err);
+        rc = meta->fn(meta->ctx, adapter, w, err);
     if (!rc) {
         gguf_set_str(w, "general.architecture", MODEL_ARCH_CHECKPOINT,
                      strlen(MODEL_ARCH_CHECKPOINT));
@@ -119,8 +176,10 @@ int checkpoint_write(const char *path, const struct optim *o,
         set_double(w, "train.loss.smooth", s->smooth);
         set_double(w, "train.loss.best", s->best);
         set_hex(w, "train.checksum", checksum(o));
+        if (adapter)
+            set_hex(w, "train.base", base_checksum(o->net));
         gguf_set_strings(w, "train.arguments", strings, n_args);
-        rc = write_all(path, w, o->net, o, err);
+        rc = write_all(path, w, o->net, first(o->net), o, err);
     }
     gguf_writer_destroy(w);
     mem_free(strings);
@@ -218,9 +277,16 @@ static int take(const struct gguf *g, const char *prefix, const struct net_param
 int checkpoint_read(const struct gguf *g, struct optim *o, struct runt_err *err)
 {
     struct net *n = o->net;
-    uint64_t want;
+    uint64_t want, base = 0;
     int rc = get_hex(g, "train.checksum", &want, err);
-    for (size_t p = 0; p < n->n_params && !rc; p++) {
+    if (!rc && n->o.lora.rank)
+        rc = get_hex(g, "train.base", &base, err);
+    if (!rc && n->o.lora.rank && base != base_checksum(n))
+        rc = err_set(err, RUNT_E_INVALID,
+                     "%s holds adapters of other weights: --init is not the model that "
+                     "the run began with",
+                     g->path);
+    for (size_t p = first(n); p < n->n_params && !rc; p++) {
         rc = take(g, "", &n->params[p], n->w, err);
         if (!rc && !n->params[p].frozen)
             rc = take(g, "m.", &n->params[p], o->m, err);

@@ -276,7 +276,7 @@ static int make(const char *path, const char *file, const struct data_options *o
     if (!rc && !m.n_docs && m.n_unanswered)
         rc = err_set(err, RUNT_E_INVALID,
                      "%s: without prompts nothing is left to learn: no line of its "
-                     "%" PRIu64 " documents begins with " DIALOGUE_BOT,
+                     "%" PRIu64 " documents begins with " TALK_BOT,
                      path, m.n_unanswered);
     else if (!rc && !m.n_docs)
         rc = err_set(err, RUNT_E_FORMAT, "%s holds no document", path);

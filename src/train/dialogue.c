@@ -6,16 +6,16 @@
 #include <ctype.h>
 #include <string.h>
 
-enum { USER = sizeof DIALOGUE_USER - 1, BOT = sizeof DIALOGUE_BOT - 1 };
+enum { USER = sizeof TALK_USER - 1, BOT = sizeof TALK_BOT - 1 };
 
 static bool is_user(const char *line, size_t n)
 {
-    return n >= USER && !memcmp(line, DIALOGUE_USER, USER);
+    return n >= USER && !memcmp(line, TALK_USER, USER);
 }
 
 static bool is_bot(const char *line, size_t n)
 {
-    return n >= BOT && !memcmp(line, DIALOGUE_BOT, BOT);
+    return n >= BOT && !memcmp(line, TALK_BOT, BOT);
 }
 
 /* Where the line behind the one at `at` begins; n behind the last. */
@@ -90,7 +90,7 @@ static int put_message(const json_t *m, size_t number, const char *where,
         sb_char(out, '\n');
     if (user || bot) {
         *turns_began = true;
-        sb_str(out, user ? DIALOGUE_USER " " : DIALOGUE_BOT " ");
+        sb_str(out, user ? TALK_USER " " : TALK_BOT " ");
     }
     put_lines(out, text, n, !user && !bot);
     return 0;

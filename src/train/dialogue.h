@@ -1,5 +1,5 @@
 /* Dialogues as text: turns that begin with `User:` or `Bot:` at the start of a line,
- * which is what `runt chat` speaks (cli/chat_template.c).
+ * which is what the template `turns` speaks (src/talk).
  *
  * An answer is what a model must write by itself: everything behind `Bot:` up to where
  * chat stops it, which is the end of the document or the break and `User:` of the next
@@ -9,9 +9,7 @@
 
 #include "base/js.h"
 #include "base/strbuf.h"
-
-#define DIALOGUE_USER "User:"
-#define DIALOGUE_BOT "Bot:"
+#include "talk/talk.h"
 
 /* Bytes from .. to - 1 of a document.  The byte behind the last stands for the
  * end-of-text token: a document that ends in an answer has to = n + 1. */

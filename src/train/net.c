@@ -1,5 +1,6 @@
 /* Owns the net's memory: which weight lies where, and what a step keeps. */
 #include "train/net_device.h"
+#include "train/net_impl.h"
 
 #include "base/err.h"
 #include "model/model.h"
@@ -24,18 +25,25 @@ static int rank_of(const char *name, uint32_t n_layer)
     return sscanf(name, "blk.%u.", &layer) == 1 ? (int)layer : (int)n_layer;
 }
 
+int net_pattern(const char *pattern, regex_t *out, struct runt_err *err)
+{
+    int bad = regcomp(out, pattern, REG_EXTENDED | REG_NOSUB);
+    if (!bad)
+        return 0;
+    char why[128];
+    regerror(bad, out, why, sizeof why);
+    return err_set(err, RUNT_E_INVALID, "the pattern '%s': %s", pattern, why);
+}
+
 static int freeze(struct net *n, struct runt_err *err)
 {
     regex_t re;
     size_t n_trained = 0;
     if (!n->o.train)
         return 0;
-    int bad = regcomp(&re, n->o.train, REG_EXTENDED | REG_NOSUB);
-    if (bad) {
-        char why[128];
-        regerror(bad, &re, why, sizeof why);
-        return err_set(err, RUNT_E_INVALID, "the pattern '%s': %s", n->o.train, why);
-    }
+    int rc = net_pattern(n->o.train, &re, err);
+    if (rc)
+        return rc;
     for (size_t p = 0; p < n->n_params; p++) {
         n->params[p].frozen = regexec(&re, n->params[p].desc.name, 0, NULL, 0) != 0;
         n_trained += !n->params[p].frozen;
@@ -81,7 +89,7 @@ static void *cut(struct cutter *c, size_t count, size_t size)
 }
 
 static void cut_block(struct cutter *c, const struct gpt2_shape *s, size_t rows,
-                      struct net_block_acts *a)
+                      size_t rank, struct net_block_acts *a)
 {
     a->stat1 = cut(c, rows * 2, sizeof(float));
     a->qkv = cut(c, rows * 3 * s->n_embd, sizeof(float));
@@ -90,6 +98,8 @@ static void cut_block(struct cutter *c, const struct gpt2_shape *s, size_t rows,
     a->mid = cut(c, rows * s->n_embd, sizeof(float));
     a->stat2 = cut(c, rows * 2, sizeof(float));
     a->up = cut(c, rows * s->n_ff, sizeof(float));
+    for (int i = 0; i < NET_LORA_PARTS; i++)
+        a->low[i] = cut(c, rows * rank, sizeof(float));
 }
 
 /* All activations of N tokens. */
@@ -97,13 +107,13 @@ static size_t cut_all(struct net *n, unsigned char *base, size_t *work)
 {
     struct cutter c = {.base = base};
     const struct gpt2_shape *s = &n->shape;
-    size_t rows = n->o.n_seqs * n->o.seq_len;
+    size_t rows = n->o.n_seqs * n->o.seq_len, rank = n->o.lora.rank;
     n->x = cut(&c, (s->n_layer + 1) * rows * s->n_embd, sizeof(float));
     for (uint32_t l = 0; l < s->n_layer; l++)
         if (n->o.recompute && l)
             n->acts[l] = n->acts[0];
         else
-            cut_block(&c, s, rows, &n->acts[l]);
+            cut_block(&c, s, rows, rank, &n->acts[l]);
     n->stat = cut(&c, rows * 2, sizeof(float));
     size_t kept = c.used, ff = s->n_ff > 3 * s->n_embd ? s->n_ff : 3 * s->n_embd;
     n->norm = cut(&c, rows * s->n_embd, sizeof(float));
@@ -111,6 +121,7 @@ static size_t cut_all(struct net *n, unsigned char *base, size_t *work)
     n->wide2 = cut(&c, rows * ff, sizeof(float));
     n->dx = cut(&c, rows * s->n_embd, sizeof(float));
     n->dnorm = cut(&c, rows * s->n_embd, sizeof(float));
+    n->dlow = cut(&c, rows * rank, sizeof(float));
     n->logits = cut(&c, n->chunk * s->n_vocab, sizeof(float));
     n->losses = cut(&c, rows, sizeof(double));
     *work = c.used - kept;
@@ -122,19 +133,20 @@ static int describe(struct net *n, const struct net_options *o, struct runt_err 
     enum { LOGITS = 13 << 20 };
     n->o = *o;
     n->shape = *o->shape;
-    n->n_params = model_n_tensors(&n->shape);
-    n->params = mem_array(n->n_params, sizeof *n->params);
-    n->descs = mem_array(n->n_params, sizeof *n->descs);
+    n->n_own = n->n_params = model_n_tensors(&n->shape);
+    n->params = mem_array(n->n_own + 2 * NET_LORA_PARTS * (size_t)n->shape.n_layer,
+                          sizeof *n->params);
+    n->descs = mem_array(n->n_own, sizeof *n->descs);
     n->acts = mem_array(n->shape.n_layer, sizeof *n->acts);
     if (!n->params || !n->descs || !n->acts)
         return err_nomem(err, "a model to train");
-    for (size_t p = 0; p < n->n_params; p++) {
+    for (size_t p = 0; p < n->n_own; p++) {
         struct tensor_desc *d = &n->descs[p];
         d->fmt = fmt_find(FMT_F32);
         model_tensor_at(&n->shape, p, d->name, &d->n_dims, &d->n_cols, &d->n_rows);
         n->params[p].desc = *d;
     }
-    int rc = freeze(n, err);
+    int rc = n->o.lora.rank ? net_lora_describe(n, err) : freeze(n, err);
     if (rc)
         return rc;
     place(n);
@@ -193,6 +205,7 @@ static int source_rows(const struct tensor_source *src, size_t i, uint64_t row,
     const struct net_param *p = &n->params[i];
     memcpy(out, n->w + p->at + row * p->desc.n_cols,
            n_rows * p->desc.n_cols * sizeof *out);
+    net_lora_merge(n, p, row, n_rows, out);
     return 0;
 }
 
@@ -240,8 +253,8 @@ int net_create(const struct net_options *o, struct net **out, struct runt_err *e
         net_free(n);
         return rc;
     }
-    n->source = (struct tensor_source){"the trained weights", n->n_params, n->descs,
-                                       source_rows};
+    n->source =
+        (struct tensor_source){"the trained weights", n->n_own, n->descs, source_rows};
     *out = n;
     return 0;
 }
@@ -312,7 +325,7 @@ void net_describe(const struct net *n, char *out, size_t size)
 
 int net_load(struct net *n, const struct tensor_source *src, struct runt_err *err)
 {
-    for (size_t p = 0; p < n->n_params; p++) {
+    for (size_t p = 0; p < n->n_own; p++) {
         const struct net_param *q = &n->params[p];
         size_t i = 0;
         while (i < src->n_tensors && strcmp(src->tensors[i].name, q->desc.name))
@@ -333,13 +346,22 @@ int net_load(struct net *n, const struct tensor_source *src, struct runt_err *er
         if (rc)
             return rc;
     }
+    net_lora_begin(n);
     return net_filled(n, err);
 }
 
+/* Weights that do not learn take part in two of three products. */
 double net_flops(const struct net *n, size_t seq_len)
 {
     const struct gpt2_shape *s = &n->shape;
-    double width = s->n_embd, ff = s->n_ff;
-    double block = 4 * width * width + 2 * width * ff + width * (double)(seq_len + 1);
-    return 6 * (s->n_layer * block + width * s->n_vocab);
+    double sum = 6.0 * s->n_layer * s->n_embd * (double)(seq_len + 1);
+    for (size_t p = 0; p < n->n_params; p++) {
+        const struct net_param *q = &n->params[p];
+        bool looked_up = !strcmp(q->desc.name, "position_embd.weight") ||
+                         (!strcmp(q->desc.name, "token_embd.weight") && !s->tied);
+        if (q->desc.n_dims == 2 && !looked_up)
+            sum += (q->frozen ? 4.0 : 6.0) * (double)q->desc.n_rows *
+                   (double)q->desc.n_cols;
+    }
+    return sum;
 }

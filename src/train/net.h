@@ -3,7 +3,11 @@
  *
  * Weights lie in two runs of floats, first those that are trained, block by block, then
  * the frozen ones; gradients (and the optimizer's moments, elsewhere) have the first
- * run's layout.  A matrix is [out][in], as in the model file. */
+ * run's layout.  A matrix is [out][in], as in the model file.
+ *
+ * With adapters (LoRA: Hu et al. 2021) the model's own weights are frozen, and matrices
+ * of its blocks learn a product of low rank: y = x w^T + scale (x a^T) b^T, a
+ * [rank][in], b [out][rank], scale = alpha / rank (net_lora.c). */
 #ifndef RUNT_TRAIN_NET_H
 #define RUNT_TRAIN_NET_H
 
@@ -13,9 +17,17 @@
 #include "fmt/source.h"
 
 struct net_param {
-    struct tensor_desc desc; /* F32, the model file's name */
+    struct tensor_desc desc; /* F32, the model file's or the adapter file's name */
     size_t at;               /* of net->w, and of net->g where trained */
     bool frozen;
+    size_t lora; /* params[lora] is this matrix's a, the next its b; 0: not adapted */
+};
+
+struct net_lora {
+    size_t rank; /* 0: no adapters, the weights themselves are trained */
+    float alpha;
+    const char *targets; /* which of the blocks' matrices, as `train`; NULL: all */
+    uint64_t seed;       /* of the first a; b begins as 0 */
 };
 
 struct net_device;
@@ -25,6 +37,7 @@ struct net_options {
     size_t n_seqs, seq_len; /* of a micro-batch, at most */
     bool recompute;         /* keep a block's input alone, and run it again */
     const char *train;      /* which weights: a POSIX extended expression, NULL: all */
+    struct net_lora lora;   /* instead of `train` */
     enum gemm_type type;
     float dropout;
     struct pool *pool;
@@ -39,8 +52,12 @@ struct net_memory {
     size_t total;
 };
 
+/* The matrices of a block, which adapters may change. */
+enum { NET_LORA_PARTS = 4 };
+
 struct net_block_acts { /* what a block keeps, or one set for all when recomputed */
     float *stat1, *qkv, *attn, *lse, *mid, *stat2, *up;
+    float *low[NET_LORA_PARTS]; /* [N][rank]: scale x a^T of what is adapted */
 };
 
 /* Where the time of a step goes, as its first thread sees it. */
@@ -66,16 +83,19 @@ struct net {
     struct net_options o;
     struct gpt2_shape shape;
     struct grad_cpu cpu;
-    struct tensor_source source; /* the weights; first use: net_source */
+    struct tensor_source source; /* the model, adapters merged into its matrices */
     size_t n_params, n_trained, n_weights;
-    struct net_param *params; /* in the model file's order */
-    struct tensor_desc *descs;
-    float *w, *g; /* [n_weights], [n_trained] */
-    uint16_t *h;  /* [n_weights]: w in bfloat16, or NULL */
+    size_t n_own;              /* params of the model itself, which come first */
+    struct net_param *params;  /* in the model file's order, then pairs of a and b */
+    struct tensor_desc *descs; /* [n_own] */
+    float scale;               /* of adapters */
+    float *w, *g;              /* [n_weights], [n_trained] */
+    uint16_t *h;               /* [n_weights]: w in bfloat16, or NULL */
     struct arena arena;
     float *x;                    /* [n_layer + 1][N][width]: the residual stream */
     struct net_block_acts *acts; /* [n_layer] */
     float *norm, *wide, *wide2, *dx, *dnorm; /* scratch [N][width or n_ff or 3 width] */
+    float *dlow;                             /* [N][rank] scratch of adapters */
     float *stat;                             /* of the last norm */
     float *logits;                           /* [chunk][n_vocab] */
     size_t chunk;
@@ -85,13 +105,15 @@ struct net {
                       */
 };
 
-/* Errors: RUNT_E_INVALID (a pattern that is malformed or matches nothing), RUNT_E_NOMEM
- * (the line states what was wanted).  Weights are not filled yet. */
+/* Errors: RUNT_E_INVALID (a pattern that is malformed or matches nothing, a rank that a
+ * matrix cannot have), RUNT_E_NOMEM (the line states what was wanted).  Weights are not
+ * filled yet. */
 int net_create(const struct net_options *o, struct net **out, struct runt_err *err);
 void net_free(struct net *n); /* NULL is fine */
 int net_plan(const struct net_options *o, struct net_memory *out, struct runt_err *err);
 
-/* Fill the weights from a source of the same shape, by name. */
+/* Fill the model's weights from a source of the same shape, by name, and adapters as
+ * they begin. */
 int net_load(struct net *n, const struct tensor_source *src, struct runt_err *err);
 /* After n->w changed between from and to: the same in bfloat16 (thread i's part). */
 void net_narrow(struct net *n, unsigned i, size_t from, size_t to);

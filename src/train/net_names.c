@@ -11,7 +11,7 @@ static const char *const names[BLOCK_PARAMS] = {
 
 const struct net_param *net_named(const struct net *n, const char *name)
 {
-    for (size_t p = 0; p < n->n_params; p++)
+    for (size_t p = 0; p < n->n_own; p++)
         if (!strcmp(n->params[p].desc.name, name))
             return &n->params[p];
     return NULL;

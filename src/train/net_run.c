@@ -59,11 +59,16 @@ static void product(const struct run *r, unsigned i, enum net_part part,
                     struct grad_matrix a, struct grad_matrix b, bool add, float *c,
                     const struct grad_then *then)
 {
+    size_t terms = k + (then ? then->more_k : 0);
     grad_product(&r->n->cpu, i, form, m, n, k, a, b, add, c, then);
     if (!i)
-        r->n->flops[part] += 2.0 * (double)m * (double)n * (double)k;
+        r->n->flops[part] += 2.0 * (double)m * (double)n * (double)terms;
     mark(r, i, part);
 }
+
+/* Of a block's matrices, whose biases follow them: where acts.low has them. */
+static const int low_places[BLOCK_PARAMS] = {
+    [QKV] = 0, [OUT] = 1, [UP] = 2, [DOWN] = 3};
 
 static const float *weight(const struct net *n, const struct net_param *p)
 {
@@ -119,45 +124,92 @@ static struct block block_at(const struct run *r, uint32_t layer)
     return k;
 }
 
+/* ---- products with a block's matrices ---- */
+
+/* y = x w^T + bias, and what `then` says.  To an adapted matrix belongs a second term,
+ * low b^T with low = scale x a^T, which the way back wants again. */
+static void linear(const struct run *r, unsigned i, const struct block *k, int which,
+                   const float *x, float *y, struct grad_then then)
+{
+    struct net *n = r->n;
+    const struct net_param *w = k->p[which];
+    size_t in = w->desc.n_cols, out = w->desc.n_rows, rank = n->o.lora.rank;
+    then.bias = weight(n, k->p[which + 1]);
+    if (w->lora) {
+        const struct net_param *a = &n->params[w->lora], *b = a + 1;
+        float *low = k->a.low[low_places[which]];
+        product(r, i, NET_FORWARD, GEMM_NT, r->rows, rank, in, acts(x, in),
+                matrix(n, a), false, low, &(struct grad_then){.scale = n->scale});
+        sync(r, i);
+        then.more_a = acts(low, rank);
+        then.more_b = matrix(n, b);
+        then.more_k = rank;
+    }
+    product(r, i, NET_FORWARD, GEMM_NT, r->rows, out, in, acts(x, in), matrix(n, w),
+            false, y, &then);
+}
+
+/* From dy the gradients of what learns in linear(), and dx = dy w; of an adapted matrix
+ * dx = dy w + dlow a, dlow = scale dy b.  x is complete, and dy. */
+static void linear_back(const struct run *r, unsigned i, const struct block *k,
+                        int which, const float *x, const float *dy, float *dx,
+                        struct grad_then then)
+{
+    struct net *n = r->n;
+    const struct net_param *w = k->p[which], *bias = k->p[which + 1];
+    size_t in = w->desc.n_cols, out = w->desc.n_rows, rank = n->o.lora.rank;
+    if (!w->frozen)
+        product(r, i, NET_WEIGHTS, GEMM_TN, out, in, r->rows, acts(dy, out),
+                acts(x, in), true, gradient(n, w), NULL);
+    if (!bias->frozen) {
+        grad_sum_rows(&n->cpu, i, r->rows, out, dy, gradient(n, bias));
+        mark(r, i, NET_BIASES);
+    }
+    if (w->lora) {
+        const struct net_param *a = &n->params[w->lora], *b = a + 1;
+        const float *low = k->a.low[low_places[which]];
+        product(r, i, NET_INPUTS, GEMM_NN, r->rows, rank, out, acts(dy, out),
+                matrix(n, b), false, n->dlow, &(struct grad_then){.scale = n->scale});
+        product(r, i, NET_WEIGHTS, GEMM_TN, out, rank, r->rows, acts(dy, out),
+                acts(low, rank), true, gradient(n, b), NULL);
+        sync(r, i);
+        product(r, i, NET_WEIGHTS, GEMM_TN, rank, in, r->rows, acts(n->dlow, rank),
+                acts(x, in), true, gradient(n, a), NULL);
+        then.more_a = acts(n->dlow, rank);
+        then.more_b = matrix(n, a);
+        then.more_k = rank;
+    }
+    product(r, i, NET_INPUTS, GEMM_NN, r->rows, in, out, acts(dy, out), matrix(n, w),
+            false, dx, &then);
+}
+
 /* ---- forward ---- */
 
 static void block_forward(const struct run *r, unsigned i, const struct block *k)
 {
     struct net *n = r->n;
     const struct grad_cpu *cpu = &n->cpu;
-    size_t rows = r->rows, width = r->width, ff = r->ff;
+    size_t rows = r->rows, width = r->width;
     grad_norm(cpu, i, rows, width, k->in, weight(n, k->p[NORM1]),
               weight(n, k->p[NORM1_BIAS]), n->shape.eps, n->norm, k->a.stat1);
     mark(r, i, NET_NORMS);
     sync(r, i);
-    product(r, i, NET_FORWARD, GEMM_NT, rows, 3 * width, width, acts(n->norm, width),
-            matrix(n, k->p[QKV]), false, k->a.qkv,
-            &(struct grad_then){.bias = weight(n, k->p[QKV_BIAS])});
+    linear(r, i, k, QKV, n->norm, k->a.qkv, (struct grad_then){0});
     sync(r, i);
     grad_attend(cpu, i, &k->attention, k->a.qkv, k->a.attn, k->a.lse);
     mark(r, i, NET_ATTENTION);
     sync(r, i);
-    product(r, i, NET_FORWARD, GEMM_NT, rows, width, width, acts(k->a.attn, width),
-            matrix(n, k->p[OUT]), false, k->a.mid,
-            &(struct grad_then){.bias = weight(n, k->p[OUT_BIAS]),
-                                .residual = k->in,
-                                .drop = &k->drop_attn});
+    linear(r, i, k, OUT, k->a.attn, k->a.mid,
+           (struct grad_then){.residual = k->in, .drop = &k->drop_attn});
     sync(r, i);
     grad_norm(cpu, i, rows, width, k->a.mid, weight(n, k->p[NORM2]),
               weight(n, k->p[NORM2_BIAS]), n->shape.eps, n->norm, k->a.stat2);
     mark(r, i, NET_NORMS);
     sync(r, i);
-    grad_product(
-        cpu, i, GEMM_NT, rows, ff, width, acts(n->norm, width), matrix(n, k->p[UP]),
-        false, k->a.up,
-        &(struct grad_then){.bias = weight(n, k->p[UP_BIAS]), .gelu = n->wide});
-    mark(r, i, NET_FORWARD);
+    linear(r, i, k, UP, n->norm, k->a.up, (struct grad_then){.gelu = n->wide});
     sync(r, i);
-    product(r, i, NET_FORWARD, GEMM_NT, rows, width, ff, acts(n->wide, ff),
-            matrix(n, k->p[DOWN]), false, k->out,
-            &(struct grad_then){.bias = weight(n, k->p[DOWN_BIAS]),
-                                .residual = k->a.mid,
-                                .drop = &k->drop_ff});
+    linear(r, i, k, DOWN, n->wide, k->out,
+           (struct grad_then){.residual = k->a.mid, .drop = &k->drop_ff});
     sync(r, i);
 }
 
@@ -195,22 +247,6 @@ static void head(const struct run *r, unsigned i)
 
 /* ---- backward ---- */
 
-/* The weights' and bias's gradients of y = x w^T + bias. */
-static void linear_back(const struct run *r, unsigned i, const struct net_param *w,
-                        const struct net_param *bias, const float *x, const float *dy)
-{
-    struct net *n = r->n;
-    size_t in = w->desc.n_cols, out = w->desc.n_rows;
-    if (!w->frozen) {
-        product(r, i, NET_WEIGHTS, GEMM_TN, out, in, r->rows, acts(dy, out),
-                acts(x, in), true, gradient(n, w), NULL);
-    }
-    if (!bias->frozen) {
-        grad_sum_rows(&n->cpu, i, r->rows, out, dy, gradient(n, bias));
-        mark(r, i, NET_BIASES);
-    }
-}
-
 static void norm_back(const struct run *r, unsigned i, const struct net_param *gain,
                       const struct net_param *bias, const float *x, const float *stat,
                       const float *dy)
@@ -243,25 +279,19 @@ static void block_backward(const struct run *r, unsigned i, const struct block *
     grad_gelu(cpu, i, rows, ff, k->a.up, n->wide);
     mark(r, i, NET_GELU);
     sync(r, i);
-    linear_back(r, i, k->p[DOWN], k->p[DOWN_BIAS], n->wide, dy);
-    product(r, i, NET_INPUTS, GEMM_NN, rows, ff, width, acts(dy, width),
-            matrix(n, k->p[DOWN]), false, n->wide2,
-            &(struct grad_then){.gelu_back = k->a.up});
+    linear_back(r, i, k, DOWN, n->wide, dy, n->wide2,
+                (struct grad_then){.gelu_back = k->a.up});
     grad_norm_again(cpu, i, rows, width, k->a.mid, weight(n, k->p[NORM2]),
                     weight(n, k->p[NORM2_BIAS]), k->a.stat2, n->norm);
     mark(r, i, NET_NORMS);
     sync(r, i);
-    linear_back(r, i, k->p[UP], k->p[UP_BIAS], n->norm, n->wide2);
-    product(r, i, NET_INPUTS, GEMM_NN, rows, width, ff, acts(n->wide2, ff),
-            matrix(n, k->p[UP]), false, n->dnorm, NULL);
+    linear_back(r, i, k, UP, n->norm, n->wide2, n->dnorm, (struct grad_then){0});
     sync(r, i);
     norm_back(r, i, k->p[NORM2], k->p[NORM2_BIAS], k->a.mid, k->a.stat2, n->dnorm);
     sync(r, i);
 
     dy = undropped(r, i, &k->drop_attn);
-    linear_back(r, i, k->p[OUT], k->p[OUT_BIAS], k->a.attn, dy);
-    product(r, i, NET_INPUTS, GEMM_NN, rows, width, width, acts(dy, width),
-            matrix(n, k->p[OUT]), false, n->wide, NULL);
+    linear_back(r, i, k, OUT, k->a.attn, dy, n->wide, (struct grad_then){0});
     grad_norm_again(cpu, i, rows, width, k->in, weight(n, k->p[NORM1]),
                     weight(n, k->p[NORM1_BIAS]), k->a.stat1, n->norm);
     mark(r, i, NET_NORMS);
@@ -270,9 +300,7 @@ static void block_backward(const struct run *r, unsigned i, const struct block *
                      n->wide2);
     mark(r, i, NET_ATTENTION_BACK);
     sync(r, i);
-    linear_back(r, i, k->p[QKV], k->p[QKV_BIAS], n->norm, n->wide2);
-    product(r, i, NET_INPUTS, GEMM_NN, rows, width, 3 * width,
-            acts(n->wide2, 3 * width), matrix(n, k->p[QKV]), false, n->dnorm, NULL);
+    linear_back(r, i, k, QKV, n->norm, n->wide2, n->dnorm, (struct grad_then){0});
     sync(r, i);
     norm_back(r, i, k->p[NORM1], k->p[NORM1_BIAS], k->in, k->a.stat1, n->dnorm);
     sync(r, i);

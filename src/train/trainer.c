@@ -85,12 +85,13 @@ static int enough_memory(const struct trainer_options *o, struct runt_err *err)
     int rc = trainer_plan(o, &m, err);
     if (rc || m.total <= have)
         return rc;
-    return err_set(err, RUNT_E_NOMEM,
-                   "a batch of %zu x %zu tokens needs %zu MB of%s memory, and %zu MB are "
-                   "there; --memory shows what for, --recompute or a smaller --batch "
-                   "with --accumulate need less",
-                   o->net.n_seqs, o->net.seq_len, m.total / 1000000 + 1,
-                   d ? " the GPU's" : "", have / 1000000);
+    return err_set(
+        err, RUNT_E_NOMEM,
+        "a batch of %zu x %zu tokens needs %zu MB of%s memory, and %zu MB are "
+        "there; --memory shows what for, --recompute or a smaller --batch "
+        "with --accumulate need less",
+        o->net.n_seqs, o->net.seq_len, m.total / 1000000 + 1, d ? " the GPU's" : "",
+        have / 1000000);
 }
 
 /* ---- beginning ---- */
@@ -114,7 +115,14 @@ static uint64_t fingerprint(const struct trainer_options *o)
     uint64_t h = fold(fold(1, x, sizeof x), d, sizeof d);
     h = fold(h, &o->optim.warmup, sizeof o->optim.warmup);
     h = fold(h, &o->optim.schedule, sizeof o->optim.schedule);
-    return o->net.train ? fold(h, o->net.train, strlen(o->net.train)) : h;
+    if (o->net.train)
+        h = fold(h, o->net.train, strlen(o->net.train));
+    const struct net_lora *l = &o->net.lora;
+    if (!l->rank)
+        return h;
+    double adapters[] = {(double)l->rank, (double)l->alpha};
+    h = fold(h, adapters, sizeof adapters);
+    return l->targets ? fold(h, l->targets, strlen(l->targets)) : h;
 }
 
 static int check(const struct trainer_options *o, struct runt_err *err)
@@ -246,8 +254,9 @@ int trainer_begin(const struct trainer_options *o, const struct tensor_source *w
     return rc;
 }
 
-int trainer_resume(const struct trainer_options *o, const struct gguf *checkpoint,
-                   struct trainer **out, struct runt_err *err)
+int trainer_resume(const struct trainer_options *o, const struct tensor_source *weights,
+                   const struct gguf *checkpoint, struct trainer **out,
+                   struct runt_err *err)
 {
     struct trainer *t = NULL;
     struct checkpoint_state s;
@@ -265,6 +274,8 @@ int trainer_resume(const struct trainer_options *o, const struct gguf *checkpoin
             checkpoint->path);
     if (!rc)
         rc = take_folder(t, err);
+    if (!rc && weights)
+        rc = net_load(t->net, weights, err);
     if (!rc)
         rc = checkpoint_read(checkpoint, t->optim, err);
     if (!rc) {
@@ -305,6 +316,11 @@ uint64_t trainer_done(const struct trainer *t)
 const struct net *trainer_net(const struct trainer *t)
 {
     return t->net;
+}
+
+const char *trainer_result(const struct trainer_options *o)
+{
+    return o->net.lora.rank ? "adapter.gguf" : "model.gguf";
 }
 
 int trainer_write_model(const struct trainer *t, const char *path, struct runt_err *err)
@@ -449,12 +465,14 @@ static int save(struct trainer *t, struct runt_err *err)
     return comm_meet(t->o.comm, NULL, 0, rc, err);
 }
 
-static int write_model(struct trainer *t, const char *name, struct runt_err *err)
+static int write_result(struct trainer *t, const char *name, struct runt_err *err)
 {
     char *path = mem_printf("%s/%s", t->o.folder, name);
     if (!path)
         return err_nomem(err, "a model's name");
-    int rc = trainer_write_model(t, path, err);
+    int rc = t->o.net.lora.rank
+                 ? checkpoint_write_adapter(path, t->net, &t->o.meta, err)
+                 : trainer_write_model(t, path, err);
     mem_free(path);
     return rc;
 }
@@ -463,7 +481,7 @@ static int save_as(struct trainer *t, const char *name, struct runt_err *err)
 {
     int rc = 0;
     if (!comm_rank(t->o.comm))
-        rc = write_model(t, name, err);
+        rc = write_result(t, name, err);
     return comm_meet(t->o.comm, NULL, 0, rc, err);
 }
 
@@ -610,5 +628,5 @@ int trainer_run(struct trainer *t, struct runt_err *err)
             }
         rc = stop;
     }
-    return rc ? rc : save_as(t, "model.gguf", err);
+    return rc ? rc : save_as(t, trainer_result(o), err);
 }

@@ -3,6 +3,8 @@
  * The folder of a run holds step-N.gguf (checkpoints), best.gguf (least validation
  * loss), model.gguf (the weights at the end) and log.jsonl, a JSON object a line:
  * step, loss, lr, grad_norm, tokens_per_second, and val_loss where it was measured.
+ * Where adapters are trained best.gguf and, instead of model.gguf, adapter.gguf hold
+ * those alone.
  *
  * Everything follows from the options and the step: which samples, which dropout.  So a
  * run that was stopped anywhere goes on from its last checkpoint to the same bits. */
@@ -52,9 +54,11 @@ int trainer_plan(const struct trainer_options *o, struct net_memory *out,
  * numbers). */
 int trainer_begin(const struct trainer_options *o, const struct tensor_source *weights,
                   struct trainer **out, struct runt_err *err);
-/* The run that a checkpoint file is of.  RUNT_E_INVALID: it is of another run. */
-int trainer_resume(const struct trainer_options *o, const struct gguf *checkpoint,
-                   struct trainer **out, struct runt_err *err);
+/* The run that a checkpoint file is of; adapters want the weights that the run began
+ * with, too, else NULL.  RUNT_E_INVALID: it is of another run. */
+int trainer_resume(const struct trainer_options *o, const struct tensor_source *weights,
+                   const struct gguf *checkpoint, struct trainer **out,
+                   struct runt_err *err);
 void trainer_free(struct trainer *t); /* NULL is fine */
 
 /* The remaining steps.  RUNT_E_FORMAT when the loss or the gradient is not a number,
@@ -64,7 +68,9 @@ int trainer_run(struct trainer *t, struct runt_err *err);
 
 uint64_t trainer_done(const struct trainer *t); /* steps */
 const struct net *trainer_net(const struct trainer *t);
-/* The weights as they are now, a model file. */
+/* What the run leaves: "model.gguf". */
+const char *trainer_result(const struct trainer_options *o);
+/* The weights as they are now, a model file, adapters merged. */
 int trainer_write_model(const struct trainer *t, const char *path,
                         struct runt_err *err);
 

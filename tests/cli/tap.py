@@ -112,7 +112,7 @@ def main():
 
 def environment(changes=None):
     """What the program sees: nothing of ours but what a build or a loader needs."""
-    keep = ("PATH", "ASAN_OPTIONS", "UBSAN_OPTIONS", "LSAN_OPTIONS", "LD_LIBRARY_PATH",
+    keep = ("PATH", "ASAN_OPTIONS", "UBSAN_OPTIONS", "LSAN_OPTIONS", "TSAN_OPTIONS", "LD_LIBRARY_PATH",
             "RUNT_CPU")
     env = {k: os.environ[k] for k in keep if k in os.environ}
     env.update(HOME=TMP, LC_ALL="C.UTF-8")

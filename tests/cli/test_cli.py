@@ -24,7 +24,7 @@ PROMPT = "One day, a little girl"
 TYPES = ["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
 VERBS = ["run", "pull", "list", "rm", "import", "init", "quantize", "prune", "train", "export", "plot", "eval", "bench",
          "generate",
-         "chat", "inspect", "compare", "tokenize", "tokenizer"]
+         "chat", "inspect", "compare", "tokenize", "tokenizer", "merge", "serve", "help"]
 EOT = "<|endoftext|>"
 NORMAL = 1
 CONTROL = 3

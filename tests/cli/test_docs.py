@@ -9,6 +9,7 @@ import glob
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 
@@ -72,6 +73,16 @@ def run_block(folder, lines):
     p.stdout.decode("utf-8")
 
 
+def end_servers(folder):
+    """Those that a page started and, because a block failed, did not end."""
+    for name in glob.glob(os.path.join(folder, "*.pid")):
+        with open(name) as f:
+            try:
+                os.kill(int(f.read()), signal.SIGKILL)
+            except (ProcessLookupError, ValueError):
+                pass
+
+
 _help = {}
 
 
@@ -86,10 +97,11 @@ def check_names(lines):
     """Verbs and options of `runt` commands that are not run."""
     text = "\n".join(lines).replace("\\\n", " ")
     n = 0
-    for command in re.split(r"\n|\||&&|;", text):
-        words = shlex.split(command, comments=True)
-        if not words or os.path.basename(words[0]) != "runt":
+    for command in re.split(r"""\n|\||&&|;(?=(?:[^"\n]*"[^"\n]*")*[^"\n]*$)""", text, flags=re.M):
+        command = re.sub(r"^\s*(\w+=\S*\s+)*", "", command)
+        if not re.match(r"(\S*/)?runt\b", command):  # also the inside of quotes
             continue
+        words = shlex.split(command, comments=True)
         n += 1
         if len(words) == 1 or words[1] in ("--help", "--version", "help"):
             continue
@@ -110,8 +122,11 @@ def commands_in_documents():
             with case("%s, line %d%s" % (document, line,
                                          " (names only)" if "no-run" in info else "")):
                 check_names(lines)
+                if os.environ.get("RUNT_HTTP") == "0" and document.endswith("SERVER.md"):
+                    raise Skip("runt was built without libmicrohttpd")
                 if info == "sh":
                     run_block(folder, lines)
+        end_servers(folder)
 
 
 @test

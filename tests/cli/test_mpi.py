@@ -117,6 +117,20 @@ def frozen_weights_and_recomputation():
 
 
 @test
+def adapters():
+    needs_mpi()
+    run = [*COMMON, "--steps", "8", "--batch", "4", "--lora", "4", "--lr", "3e-3", "--dropout", "0.1",
+           "--save-every", "4", "--keep", "9"]
+    runt(*run, "--out", path("l1"), "-q")
+    mpirun(2, *run, "--out", path("l2"), "-q")
+    same_losses("l1", "l2", 1e-5)
+    os.unlink(path("l2", "step-00000008.gguf"))
+    before = read(path("l2", "adapter.gguf"))
+    mpirun(2, "train", "--resume", "--out", path("l2"), "-t", "1", "-q")
+    assert read(path("l2", "adapter.gguf")) == before
+
+
+@test
 def a_run_goes_on_to_the_same_bits():
     needs_mpi()
     run = [*COMMON, "--steps", "12", "--batch", "2", "--save-every", "6", "--keep", "9"]

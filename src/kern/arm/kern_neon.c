@@ -234,6 +234,17 @@ static void add(size_t n, float *y, const float *x)
         store_part(y, i, n, vaddq_f32(load_part(y, i, n), load_part(x, i, n)));
 }
 
+static void add_rows(size_t n, float *y, size_t n_rows, const float *x,
+                     const float *rows, size_t step)
+{
+    for (size_t i = 0; i < n; i += REG) {
+        float32x4_t sum = load_part(y, i, n);
+        for (size_t k = 0; k < n_rows; k++)
+            sum = vfmaq_f32(sum, vdupq_n_f32(x[k]), load_part(rows + k * step, i, n));
+        store_part(y, i, n, sum);
+    }
+}
+
 /* ---- tables ---- */
 
 /* On top of the specification's table. */
@@ -248,6 +259,7 @@ void kern_fill_neon(struct kern_table *t)
     t->layer_norm_act = layer_norm_act;
     t->gelu = gelu;
     t->add = add;
+    t->add_rows = add_rows;
     kern_fill_neon_tile(t);
     kern_fill_neon_attn(t);
 }

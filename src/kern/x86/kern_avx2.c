@@ -241,6 +241,32 @@ static void add(size_t n, float *y, const float *x)
         store_part(y, i, n, _mm256_add_ps(load_part(y, i, n), load_part(x, i, n)));
 }
 
+static void add_rows(size_t n, float *y, size_t n_rows, const float *x,
+                     const float *rows, size_t step)
+{
+    enum { REGS = 4 };
+    size_t i = 0;
+    for (; i + 8 * REGS <= n; i += 8 * REGS) {
+        __m256 sum[REGS];
+        for (size_t j = 0; j < REGS; j++)
+            sum[j] = _mm256_loadu_ps(y + i + 8 * j);
+        for (size_t k = 0; k < n_rows; k++)
+            for (size_t j = 0; j < REGS; j++)
+                sum[j] = _mm256_fmadd_ps(_mm256_set1_ps(x[k]),
+                                         _mm256_loadu_ps(rows + k * step + i + 8 * j),
+                                         sum[j]);
+        for (size_t j = 0; j < REGS; j++)
+            _mm256_storeu_ps(y + i + 8 * j, sum[j]);
+    }
+    for (; i < n; i += 8) {
+        __m256 sum = load_part(y, i, n);
+        for (size_t k = 0; k < n_rows; k++)
+            sum = _mm256_fmadd_ps(_mm256_set1_ps(x[k]),
+                                  load_part(rows + k * step, i, n), sum);
+        store_part(y, i, n, sum);
+    }
+}
+
 /* On top of the specification's table. */
 void kern_fill_avx2(struct kern_table *t)
 {
@@ -253,6 +279,7 @@ void kern_fill_avx2(struct kern_table *t)
     t->layer_norm_act = layer_norm_act;
     t->gelu = gelu;
     t->add = add;
+    t->add_rows = add_rows;
     kern_fill_avx2_tile(t);
     kern_fill_avx2_attn(t);
 }

@@ -1,0 +1,197 @@
+#!/usr/bin/env python3
+"""The pocket model from nothing: the recipe of models/pocket, one stage after another.
+
+    recipes/pocket.py DATA OUT [--held-out FILE]
+
+DATA is a folder with stories, dialogues, quotes, twitch and books as NAME.txt.xz, whose
+documents are separated by lines of <|endoftext|>.  OUT gets all that is made; what is there
+already is not made again, and a training that was stopped goes on.  docs/POCKET.md says why
+each number is what it is."""
+import argparse
+import hashlib
+import lzma
+import os
+import re
+import subprocess
+import sys
+
+TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+RUNT = os.path.join(TOP, "build", "runt")
+MARK = "<|endoftext|>"
+
+# One document of so many is held out, told by its content; books are not measured.
+HELD_OUT = {"stories": 40, "dialogues": 25, "quotes": 40, "twitch": 40, "books": 0}
+VOCAB = "8192"
+SHAPE = ["--layers", "4", "--heads", "4", "--embd", "256", "--context", "512"]
+
+
+def documents(path):
+    with (lzma.open if path.endswith(".xz") else open)(path, "rt", encoding="utf-8") as f:
+        return [d.strip() for d in f.read().split(MARK) if d.strip()]
+
+
+def write(path, docs):
+    with open(path, "w", encoding="utf-8") as f:
+        f.write("".join(d + "\n" + MARK + "\n" for d in docs))
+
+
+def split(data, out, extra):
+    """NAME.txt to learn from and NAME.val.txt to measure by; no document of `extra`, and none
+    of the openings that judge the chat, is learned from."""
+    with open(os.path.join(TOP, "tests", "data", "openings.txt"), encoding="utf-8") as f:
+        openings = [turn.lower() for line in f for turn in line.rstrip("\n").split("\t")[:1]]
+    for name, every in HELD_OUT.items():
+        if os.path.exists(out(name + ".txt")):
+            continue
+        learn, held = [], []
+        for d in documents(os.path.join(data, name + ".txt.xz")):
+            h = int(hashlib.sha256(d.encode()).hexdigest()[:8], 16)
+            (held if d in extra or (every and h % every == 0) else learn).append(d)
+        everything = "\n".join(learn).lower()
+        assert not any(o in everything for o in openings), "an opening is in the data: " + name
+        if held:
+            write(out(name + ".val.txt"), held)
+        write(out(name + ".txt"), learn)
+
+
+def runt(*words):
+    print("$ runt", *words, flush=True)
+    done = subprocess.run([RUNT, *words])
+    if done.returncode:
+        sys.exit(done.returncode)
+
+
+# ---- what the chat is tuned on ----
+
+def tidy(d):
+    """One collection has blanks around every mark: `I ' m fine , thanks .`"""
+    d = re.sub(r" ?(['’]) ?(m|s|re|ve|ll|d|t)\b", r"'\2", d)
+    d = re.sub(r" +([.,?!;:])", r"\1", d)
+    return re.sub(r"[ \t]+", " ", d)
+
+
+def is_usable(d):
+    """Two speakers in turn, no blanks to fill in such as [name], no turn too long to be read."""
+    turns = d.split("\n")
+    return (not re.search(r"\[|\(name|\{", d) and len(turns) > 1 and
+            all(t.startswith(("User: ", "Bot: ")[i % 2]) and len(t) < 400
+                for i, t in enumerate(turns)))
+
+
+def sentences(text):
+    return re.findall(r"\S.*?[.!?][\"']?(?=\s|$)", text, re.S)
+
+
+BEINGS = ("dog cat bird bear rabbit fox frog mouse fish lion horse duck cow monkey elephant bee "
+          "butterfly turtle squirrel wolf dragon princess king queen boy girl farmer sailor doctor "
+          "knight fairy robot ghost pirate snake owl sheep pig goat ant spider whale").split()
+ASK = ("Tell me a story about a {}.", "Can you tell me a story about a {}?",
+       "I would like to hear a story about a {}.", "Please tell me a little story. It should be about a {}.",
+       "Do you know a story with a {} in it?", "Make up a story about a {}, please.")
+NEXT = ("What happened next?", "And then?", "Go on, please.", "What did the {} do then?",
+        "Tell me more.", "I like it so far. What comes next?")
+END = ("How does it end?", "And what happened in the end?", "How did it end for the {}?",
+       "Does it have a happy ending?", "What is the end of the story?")
+
+
+def as_chat(turns):
+    return "\n".join(("User: ", "Bot: ")[i % 2] + t for i, t in enumerate(turns))
+
+
+def story_chats(stories):
+    """A story in three parts, each asked for."""
+    for i, story in enumerate(stories):
+        story = " ".join(story.split())
+        parts = sentences(story)
+        being = re.search(r"\b(%s)\b" % "|".join(BEINGS), " ".join(parts[:2]).lower())
+        if not being or not 6 <= len(parts) <= 24 or re.search(r"[^ -~]", story):
+            continue
+        n = being.group(1)
+        third = len(parts) // 3
+        told = [parts[:third], parts[third:2 * third], parts[2 * third:]]
+        asked = [ASK[i % 6].format(n), NEXT[i // 6 % 6].format(n), END[i // 36 % 5].format(n)]
+        turns = [t for a, b in zip(asked, told) for t in (a, " ".join(b))]
+        yield as_chat([t.replace(" a a", " an a").replace(" a e", " an e").replace(" a o", " an o")
+                       if k % 2 == 0 else t for k, t in enumerate(turns)])
+
+
+THEMES = ("life love time friends work truth books music money happiness dreams hope fear war peace "
+          "art science nature beauty freedom courage wisdom success failure children age death god "
+          "history knowledge language laughter luck memory patience power reading silence trust "
+          "writing cats dogs coffee food computers programming").split()
+WISH = ("Tell me a quote about {}.", "Do you know a good quote about {}?", "Give me some words about {}.",
+        "What did wise people say about {}?", "I need a quote about {}.")
+
+
+def quote_chats(quotes):
+    for i, q in enumerate(quotes):
+        words = set(re.findall(r"[a-z]+", q.lower()))
+        theme = next((t for t in THEMES if t in words), None)
+        if theme and "\n" not in q and 30 < len(q) < 240:
+            yield as_chat([WISH[i % 5].format(theme), q])
+
+
+def chats(out):
+    """chat-NAME.txt: what is tuned on."""
+    if os.path.exists(out("chat-quotes.txt")):
+        return
+    everyday = documents(os.path.join(TOP, "recipes", "everyday.txt"))
+    held = [d for d in everyday if int(hashlib.sha256(d.encode()).hexdigest()[:8], 16) % 25 == 0]
+    talks = [d for d in map(tidy, documents(out("dialogues.txt"))) if is_usable(d)]
+    write(out("chat-everyday.txt"), [d for d in everyday if d not in held])
+    write(out("chat-val.txt"),
+          held + [d for d in map(tidy, documents(out("dialogues.val.txt"))) if is_usable(d)])
+    write(out("chat-talks.txt"), talks)
+    write(out("chat-stories.txt"), list(story_chats(documents(out("stories.txt")))))
+    write(out("chat-quotes.txt"), list(quote_chats(documents(out("quotes.txt")))))
+
+
+# ---- the stages ----
+
+def train(out, folder, *options):
+    """Goes on where it was stopped."""
+    if not os.path.exists(out(folder + "/model.gguf")):
+        begun = os.path.exists(out(folder + "/log.jsonl"))
+        runt("train", "--out", out(folder), *(["--resume"] if begun else options))
+
+
+def mixture(out, prefix, **weights):
+    return [w for k, x in weights.items() for w in ("--data", f"{out(prefix + k)}.txt:{x}")]
+
+
+def validation(out, names):
+    return [w for k in names for w in ("--val", out(k + ".txt"))]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("data")
+    parser.add_argument("out")
+    parser.add_argument("--held-out", help="a file whose documents are not learned from")
+    args = parser.parse_args()
+    os.makedirs(args.out, exist_ok=True)
+
+    def out(name):
+        return os.path.join(args.out, name)
+
+    split(args.data, out, set(documents(args.held_out)) if args.held_out else set())
+    chats(out)
+    kinds = ("stories", "dialogues", "quotes", "twitch")
+    if not os.path.exists(out("tokenizer")):
+        runt("tokenizer", "train", "--vocab", VOCAB, "-o", out("tokenizer"),
+             *(w for k in kinds for w in ("--data", out(k + ".txt"))))
+    train(out, "pre", "--init", "gpt2", "--tokenizer", out("tokenizer"), *SHAPE,
+          *mixture(out, "", stories=2.5, dialogues=4, quotes=3, twitch=0.3, books=1.6),
+          *validation(out, ("stories.val", "dialogues.val", "quotes.val")),
+          "--steps", "3600", "--batch", "8", "--lr", "3e-3", "--min-lr", "1e-5", "--warmup", "100",
+          "--eval-every", "200", "--eval-tokens", "65536")
+    train(out, "chat", "--init", out("pre/model.gguf"), "--mask-prompts",
+          *mixture(out, "chat-", everyday=5, talks=3, stories=2, quotes=1),
+          *validation(out, ("chat-val",)),
+          "--steps", "500", "--batch", "8", "--lr", "5e-4", "--min-lr", "1e-6", "--eval-every", "50")
+    if not os.path.exists(out("pocket")):
+        runt("export", out("chat/model.gguf"), out("pocket"), "--type", "bf16")
+
+
+if __name__ == "__main__":
+    main()
