@@ -138,6 +138,7 @@ static int measure_there(const struct request *q, const runt_model *m,
     struct net_device *d = NULL;
     struct net_eval *e = NULL;
     struct request on = *q;
+    char no_gpu[256] = "";
     struct runt_model_info info;
     runt_model_info(m, &info);
     size_t window = (size_t)q->window;
@@ -145,7 +146,8 @@ static int measure_there(const struct request *q, const runt_model *m,
         window = info.n_ctx + 1; /* the last token is not read */
     else if (!window || window > info.n_ctx)
         window = info.n_ctx; /* beyond that it is refused */
-    int rc = q->derail ? 0 : device_open(q->device, GEMM_F32, &d, err);
+    bool can = !q->derail && !q->adapters.n && q->kv == RUNT_KV_AUTO;
+    int rc = can ? device_open(q->device, GEMM_F32, &d, no_gpu, sizeof no_gpu, err) : 0;
     if (!rc && d)
         rc = net_eval_open(d, m, base, window, &e, err);
     if (!rc && e) {
@@ -153,6 +155,8 @@ static int measure_there(const struct request *q, const runt_model *m,
         if (q->format == CLI_TEXT)
             printf("device          %s, float32\n", d->name);
     }
+    if (!rc && *no_gpu && q->format == CLI_TEXT)
+        printf("on the processor: %s\n", no_gpu);
     if (!rc)
         rc = measure(&on, m, base, text, n, t0, err);
     net_eval_close(e);
@@ -207,6 +211,13 @@ static int check(const struct cli_verb *v, struct request *q)
     if (q->derail && q->device == DEVICE_CUDA)
         return cli_misuse(v, "--derail answers on the processor: --device cuda is for "
                              "texts and --task");
+    if (q->adapters.n && q->device == DEVICE_CUDA)
+        return cli_misuse(v, "adapters are applied on the processor: merge them first "
+                             "(runt merge), or leave --device cuda out");
+    if (q->kv != RUNT_KV_AUTO && q->device == DEVICE_CUDA)
+        return cli_misuse(v,
+                          "--kv is how the processor keeps keys and values: --device "
+                          "cuda keeps floats");
     if (q->show && !q->derail)
         return cli_misuse(v, "--show is for --derail");
     return 0;

@@ -95,6 +95,8 @@ static void print_begin(const struct train_setup *s, const struct trainer_option
 {
     char who[320], most[64] = "";
     print_data(data_get_stats(s->data), s->mask_prompts);
+    if (*s->no_gpu)
+        printf("on the processor: %s\n", s->no_gpu);
     net_describe(n, who, sizeof who);
     if (peak > 0)
         snprintf(most, sizeof most, ", %.0f GFLOP/s at most", peak / 1e9);

@@ -288,6 +288,9 @@ static int check(const struct cli_verb *v, const struct train_setup *s)
     int rc = device_parse(v, s->device_name, &device);
     if (rc)
         return rc;
+    if (s->lora && device == DEVICE_CUDA)
+        return cli_misuse(v, "adapters are trained on the processor: --lora and "
+                             "--device cuda exclude each other");
     bool scratch = s->init && !strcmp(s->init, "gpt2");
     if (!scratch && (s->layers || s->heads || s->embd || s->ff || s->tokenizer))
         return cli_misuse(v, "--layers, --heads, --embd, --ff and --tokenizer are for "
@@ -580,9 +583,10 @@ static int choose(struct train_setup *s, bool *bf16, struct runt_err *err)
     bool any = !strcmp(s->precision, "auto");
     *bf16 = !strcmp(s->precision, "bf16");
     device_parse(NULL, s->device_name, &device);
-    if (device == DEVICE_AUTO && comm_size(s->comm) > 1)
-        device = DEVICE_CPU;
-    int rc = device_open(device, any || *bf16 ? GEMM_BF16 : GEMM_F32, &s->device, err);
+    if (device == DEVICE_AUTO && (s->lora || comm_size(s->comm) > 1))
+        device = DEVICE_CPU; /* neither is made for a GPU */
+    int rc = device_open(device, any || *bf16 ? GEMM_BF16 : GEMM_F32, &s->device,
+                         s->no_gpu, sizeof s->no_gpu, err);
     if (!rc && !s->device) {
         rc = gemm_open(&gemm, err);
         *bf16 |= !rc && any && gemm_has_bf16(gemm);

@@ -28,6 +28,7 @@ struct train_setup {
     /* opened */
     struct pool *pool;
     struct net_device *device; /* NULL: the processor */
+    char no_gpu[256];          /* why --device auto took that, or empty */
     struct gpt2_shape shape;
     /* One of these and `random`; both where adapters are trained on. */
     struct gguf *model, *checkpoint;

@@ -131,6 +131,9 @@ static size_t cut_all(struct net *n, unsigned char *base, size_t *work)
 static int describe(struct net *n, const struct net_options *o, struct runt_err *err)
 {
     enum { LOGITS = 13 << 20 };
+    if (o->device && o->lora.rank)
+        return err_set(err, RUNT_E_UNSUPPORTED,
+                       "adapters are trained on the processor, not on a GPU");
     n->o = *o;
     n->shape = *o->shape;
     n->n_own = n->n_params = model_n_tensors(&n->shape);

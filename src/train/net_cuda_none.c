@@ -3,6 +3,11 @@
 
 #include "base/err.h"
 
+bool net_cuda_built(void)
+{
+    return false;
+}
+
 int net_cuda_open(enum gemm_type type, struct net_device **out, struct runt_err *err)
 {
     (void)type;

@@ -9,6 +9,7 @@
 #include "eval/eval.h"
 #include "train/optim.h"
 
+/* A net with adapters works on the processor: net_create refuses a device for it. */
 struct net_device {
     const char *name; /* for people: "cuBLAS on NVIDIA H100 80GB HBM3" */
     enum gemm_type type;
@@ -41,6 +42,7 @@ struct net_device {
 
 /* The first GPU.  RUNT_E_UNSUPPORTED: there is none that works, or this build knows of
  * none.  Free with d->close. */
+bool net_cuda_built(void); /* does this build know of any? */
 int net_cuda_open(enum gemm_type type, struct net_device **out, struct runt_err *err);
 /* For tests: the gradients as they are, [n_trained]. */
 int net_cuda_gradients(const struct net *n, float *g, struct runt_err *err);
