@@ -39,8 +39,11 @@ int cuda_wait(struct cuda *d, struct runt_err *err)
 
 static int find(struct cuda *d, struct runt_err *err)
 {
-    int count = 0;
+    int count = 0, version = 0;
     struct cudaDeviceProp prop;
+    if (cudaDriverGetVersion(&version) == cudaSuccess && !version)
+        return err_set(err, RUNT_E_UNSUPPORTED,
+                       "there is no GPU, or NVIDIA's driver is not installed");
     cudaError_t e = cudaGetDeviceCount(&count);
     if (e == cudaErrorNoDevice || (e == cudaSuccess && !count))
         return err_set(err, RUNT_E_UNSUPPORTED, "there is no GPU that CUDA knows");

@@ -44,7 +44,7 @@ def gpu(*args, expect=0, env=None):
     """The program with an emulated GPU; status 99: it noticed trouble."""
     if not EMU or not os.path.exists(EMU):
         raise Skip("no C++ compiler, so no emulated GPU")
-    p = subprocess.run([EMU, *args], env=environment(env), cwd=path(), capture_output=True,
+    p = subprocess.run([EMU, *args], env=environment({"RUNT_EMU_MEMORY": "60000000", **(env or {})}), cwd=path(), capture_output=True,
                        text=True, timeout=600 * SLOW)
     assert p.returncode == expect, (p.returncode, p.stdout, p.stderr)
     return p.stdout + p.stderr

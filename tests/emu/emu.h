@@ -45,8 +45,9 @@ size_t emu_bytes(void);    /* of them */
 size_t emu_launches(void); /* so far */
 
 /* Of the environment, for a whole program: RUNT_EMU_ORDER (0..2), RUNT_EMU_FAIL
- * (launch:100), RUNT_EMU_GPU (0..2).  A program that ends with trouble says so on
- * standard error and ends with status 99. */
+ * (launch:100), RUNT_EMU_GPU (0..2), RUNT_EMU_MEMORY (bytes; few leave no room for
+ * cuda_peak's products, which take minutes).  A program that ends with trouble says so
+ * on standard error and ends with status 99. */
 
 #ifdef __cplusplus
 }

@@ -79,9 +79,11 @@ size_t emu_launches(void)
 __attribute__((constructor)) static void from_environment(void)
 {
     const char *o = getenv("RUNT_EMU_ORDER"), *f = getenv("RUNT_EMU_FAIL"),
-               *g = getenv("RUNT_EMU_GPU");
+               *g = getenv("RUNT_EMU_GPU"), *m = getenv("RUNT_EMU_MEMORY");
     if (o)
         order = (enum emu_order)(atoi(o) % EMU_ORDERS);
+    if (m)
+        emu_set_memory(strtoul(m, NULL, 10));
     if (g)
         gpu = (enum emu_gpu)atoi(g);
     const char *colon = f ? strchr(f, ':') : NULL;
@@ -122,6 +124,12 @@ const char *cudaGetErrorString(cudaError_t e)
 cudaError_t cudaGetLastError(void)
 {
     return state();
+}
+
+cudaError_t cudaDriverGetVersion(int *version)
+{
+    *version = CUDART_VERSION;
+    return cudaSuccess;
 }
 
 cudaError_t cudaGetDeviceCount(int *count)
