@@ -40,7 +40,8 @@ static __global__ void attend(struct heads h, const T *qkv, T *out, float *lse)
             if (!c)
                 load_part(shared.v, h, s, qkv, VALUE, first, s.chunk);
             __syncthreads();
-            scores.template add<GEMM_NT>(shared.q, OF, shared.k, OF, depth_of(cols_at(h, c)));
+            scores.template add<GEMM_NT>(shared.q, OF, shared.k, OF,
+                                         depth_of(cols_at(h, c)));
         }
         scores.each(at, [&](unsigned r, unsigned c, float x) {
             shared.scores[r * SCORES + c] = x;

@@ -92,7 +92,8 @@ scores_again(struct back_shared<T> &shared, const struct back<T> &b,
             load_keys(shared, b, s, at.key, c);
         __syncthreads();
         p.template add<GEMM_NT>(shared.q, OF, shared.k, OF, depth_of(cols_at(h, c)));
-        dp.template add<GEMM_NT>(shared.dout, OF, shared.v, OF, depth_of(cols_at(h, c)));
+        dp.template add<GEMM_NT>(shared.dout, OF, shared.v, OF,
+                                 depth_of(cols_at(h, c)));
     }
     p.each(places, [&](unsigned r, unsigned c, float &x) {
         bool is = at.key + c <= at.query + r && at.query + r < h.seq_len;
@@ -180,7 +181,8 @@ template <typename T> static __global__ void attend_back_queries(struct back<T> 
         scores_again(shared, b, s, at, at.key == 0, true, places, p, dp);
         score_gradients(shared, h, key, at, places, p, dp);
         __syncthreads();
-        dq.template add<GEMM_NN>(shared.p, OF, shared.k, OF, depth_of(rows_at(h, at.key)));
+        dq.template add<GEMM_NN>(shared.p, OF, shared.k, OF,
+                                 depth_of(rows_at(h, at.key)));
     }
     __syncthreads();
     put(shared.q, b, s, QUERY, places, dq);
