@@ -129,10 +129,9 @@ static void gradients_are_the_losses_slopes(void **state)
     struct tokens t = tokens_random(SEQS, LEN, shape.n_vocab);
     struct net_batch b = batch_of(&t);
     for (int dropped = 0; dropped < 2; dropped++) {
-        struct net *n =
-            made((struct net_options){.dropout = dropped ? 0.2f : 0,
-                                      .lora = {dropped ? 1 : 5, 7, NULL, 1}},
-                 2);
+        struct net *n = made((struct net_options){.dropout = dropped ? 0.2f : 0,
+                                                  .lora = {dropped ? 1 : 5, 7, ".", 1}},
+                             2);
         fill_b(n);
         b.keys = dropped ? keys : NULL;
         net_run(n, &b);
@@ -168,7 +167,7 @@ static struct learned learn(struct net_options o, unsigned n_threads,
 {
     struct net_batch b = batch_of(t);
     o.dropout = dropped ? 0.15f : 0;
-    o.lora = (struct net_lora){8, 16, "qkv|ffn_|^blk\\.1", 3};
+    o.lora = (struct net_lora){8, 16, "qkv|ffn_|^blk\\.1|^token", 3};
     b.keys = dropped ? keys : NULL;
     struct net *n = made(o, n_threads);
     fill_b(n);
@@ -214,7 +213,7 @@ static void a_batch_may_be_cut(void **state)
     (void)state;
     net_need_library();
     struct tokens t = tokens_random(SEQS, LEN, shape.n_vocab);
-    struct net_options o = {.dropout = 0.15f, .lora = {8, 16, NULL, 1}};
+    struct net_options o = {.dropout = 0.15f, .lora = {8, 16, ".", 1}};
     struct net_batch b = batch_of(&t);
     struct net *whole = made(o, 2), *cut = made(o, 2);
     b.keys = keys;
@@ -247,11 +246,16 @@ static void targets(void **state)
     static const struct {
         const char *pattern;
         size_t n_adapted;
-    } cases[] = {{NULL, 12},      {"attn_qkv", 3},     {"ffn_", 6},
-                 {"^blk\\.2", 4}, {"norm|weight", 12}, {"blk.0.attn_output.weight", 1}};
+    } cases[] = {{NULL, 12},
+                 {"attn_qkv", 3},
+                 {"ffn_", 6},
+                 {"^blk\\.2", 4},
+                 {"norm|weight", 13},
+                 {"_embd", 1},
+                 {"blk.0.attn_output.weight", 1}};
     struct tokens t = tokens_random(SEQS, LEN, shape.n_vocab);
     struct net_batch b = batch_of(&t);
-    struct net *all = made((struct net_options){.lora = {4, 4, NULL, 1}}, 2);
+    struct net *all = made((struct net_options){.lora = {4, 4, ".", 1}}, 2);
     net_run(all, &b);
     for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
         struct net *n = made((struct net_options){.recompute = c % 2,
@@ -309,7 +313,7 @@ static void ranks_and_patterns_that_do_not_fit(void **state)
                   "rank 142: blk.0.attn_qkv.weight is "
                   "423 x 141, so that 141");
     check_refused((struct net_lora){1, 1, "(", 1}, "the pattern '('");
-    check_refused((struct net_lora){1, 1, "token_embd", 1}, "'token_embd'");
+    check_refused((struct net_lora){1, 1, "position_embd", 1}, "'position_embd'");
     check_refused((struct net_lora){1, 1, "bias", 1}, "'bias'");
     /* the highest is no harm */
     struct tokens t = tokens_random(1, 5, shape.n_vocab);
@@ -350,7 +354,8 @@ static void merged_weights_make_the_same_losses(void **state)
     net_need_library();
     struct tokens t = tokens_random(SEQS, LEN, shape.n_vocab);
     struct net_batch b = batch_of(&t);
-    struct net *n = made((struct net_options){.lora = {8, 16, "qkv|output|up", 1}}, 2);
+    struct net *n =
+        made((struct net_options){.lora = {8, 16, "qkv|output|up|token", 1}}, 2);
     struct optim_options options = {
         .lr = 0.01, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .weight_decay = 0.1};
     struct optim *o = NULL;

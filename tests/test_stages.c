@@ -25,7 +25,7 @@ struct ref {
 
 static double ref_total(const struct ref *r, double p[N])
 {
-    double most = -INFINITY, total = 0;
+    double most = -(double)INFINITY, total = 0;
     for (int i = 0; i < N; i++)
         if (r->in[i] && r->l[i] > most)
             most = r->l[i];
@@ -496,14 +496,14 @@ static void greedy_in_any_order(void **state)
         case 0:
             ref_penalties(&r, &o, text, 8);
             ref_likeliest(&r, 2, 3);
-            ref_typical(&r, 0.2f);
+            ref_typical(&r, (double)0.2f);
             break;
         case 3:
             ref_likeliest(&r, 2, 3);
             ref_penalties(&r, &o, text, 8);
             break;
         case 4:
-            ref_typical(&r, 0.2f);
+            ref_typical(&r, (double)0.2f);
             break;
         }
         ref_likeliest(&r, 0, 1);

@@ -40,8 +40,7 @@ def measure(model, base):
     scores = json.loads(run("eval", "-m", model, "--base", base, "-f", text, "-o", "json"))
     facts = json.loads(run("inspect", model, "-o", "json", echo=False))
     speed = [json.loads(run("generate", "-m", model, "-p", "One day", "-n", "200", "--temp",
-                            "0", "--ignore-eos", "--lookahead", "off", "-o", "json",
-                            echo=False))
+                            "0", "--ignore-eos", "-o", "json", echo=False))
              for _ in range(5)]
     return (facts["file_bytes"], facts["bits_per_weight"], scores["perplexity"],
             scores["kl_mean"], statistics.median(s["tokens_per_second"] for s in speed),

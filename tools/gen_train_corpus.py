@@ -57,7 +57,7 @@ def documents():
 
 
 def trained():
-    """A checkpoint, and an adapter of its model."""
+    """A checkpoint, an adapter of its model's blocks, and one of all of its matrices."""
     with tempfile.TemporaryDirectory() as d:
         def run(*args):
             subprocess.run([RUNT, *args], check=True, cwd=d, stdout=subprocess.DEVNULL,
@@ -68,11 +68,12 @@ def trained():
         run("train", "--data", "t.txt", "--init", "gpt2", "--tokenizer", "tok", "--layers", "1",
             "--heads", "2", "--embd", "4", "--ff", "8", "--context", "8", "--steps", "2", "--batch",
             "1", "--val-share", "0", "--out", "run", "-t", "1", "-q")
-        run("train", "--data", "t.txt", "--init", "run/model.gguf", "--lora", "2", "--context",
-            "8", "--steps", "2", "--batch", "1", "--val-share", "0", "--out", "lora", "-t", "1",
-            "-q")
+        for out, more in (("lora", []), ("all", ["--lora-targets", "."])):
+            run("train", "--data", "t.txt", "--init", "run/model.gguf", "--lora", "2", "--context",
+                "8", "--steps", "2", "--batch", "1", "--val-share", "0", "--out", out, "-t", "1",
+                "-q", *more)
         files = []
-        for name in ("run/step-00000002.gguf", "lora/adapter.gguf"):
+        for name in ("run/step-00000002.gguf", "lora/adapter.gguf", "all/adapter.gguf"):
             with open(os.path.join(d, name), "rb") as f:
                 files.append(f.read())
         return files
@@ -91,7 +92,7 @@ def checkpoints(whole):
             "smooth": change(b"train.loss.smooth", b"0x", b"nx")}
 
 
-def adapters(whole):
+def adapters(whole, table):
     def words(key, old, new):
         at = whole.index(old, whole.index(key))
         return whole[:at] + new + whole[at + len(old):]
@@ -101,11 +102,14 @@ def adapters(whole):
             "base": words(b"adapter.base", b"\x10" + b"\0" * 7, b"\x0f" + b"\0" * 7),
             "half": whole.replace(b"ffn_up.weight.lora_a", b"ffn_up.weight.lora_c"),
             "rank": whole.replace(struct.pack("<IQQ", 2, 4, 2), struct.pack("<IQQ", 2, 4, 1)),
-            "nan": whole[:-8] + b"\xff\xff\xff\x7f" + whole[-4:]}
+            "nan": whole[:-8] + b"\xff\xff\xff\x7f" + whole[-4:], "table": table,
+            "table_shape": table.replace(struct.pack("<IQQ", 2, 2, 257),
+                                         struct.pack("<IQQ", 2, 1, 257)),
+            "table_half": table.replace(b"token_embd.weight.lora_b", b"token_embd.weight.lora_c")}
 
 
 put("unpack", packed())
 put("data", documents())
-checkpoint, adapter = trained()
+checkpoint, *lora = trained()
 put("checkpoint", checkpoints(checkpoint))
-put("adapter", adapters(adapter))
+put("adapter", adapters(*lora))

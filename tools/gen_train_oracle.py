@@ -375,10 +375,10 @@ def make_lora(picks):
     rng = random.Random(15)
     sizes, _, model = odd_model(rng)
     batch = odd_batch(rng, [7, 4, 6], 7, sizes["n_vocab"])
-    rank, alpha, targets = 3, 5, r"qkv|up|^blk\.1\."
+    rank, alpha, targets = 3, 5, r"qkv|up|^blk\.1\.|^token|^output\."
     decimals, adapters = {}, {}
     for name, w in model.w.items():
-        if not name.startswith("blk.") or w.ndim < 2 or not re.search(targets, name):
+        if w.ndim < 2 or not re.search(targets, name):
             continue
         for kind, shape in (("a", (rank, w.shape[1])), ("b", (w.shape[0], rank))):
             d = [round(rng.gauss(0, 0.2), 4) for _ in range(math.prod(shape))]

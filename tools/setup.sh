@@ -14,8 +14,14 @@ test="clang libclang-rt-dev clang-format libcmocka-dev libsimde-dev git curl ope
 # Another processor's compiler and emulators, 330 MB: without them, and on a machine that is
 # not x86-64, the tests on emulated processors are left out.
 [ "$(uname -m)" != x86_64 ] || test="$test gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user"
-# For OpenAI's client, where no other node is installed.
+# For OpenAI's client and the page's tests, where no other node is installed.
 command -v node >/dev/null 2>&1 || test="$test nodejs npm"
+# For the page's tests, where no Chromium is installed: 230 MB, and its libraries.
+browser=
+for p in chromium-headless-shell chromium chromium-browser google-chrome; do
+    ! command -v $p >/dev/null 2>&1 || browser=$p
+done
+[ -n "$browser" ] || test="$test chromium-headless-shell"
 case "${1:-}" in
 build) want=$build ;;
 test) want="$build $test" ;;

@@ -12,7 +12,8 @@ ninja -C $dir >/dev/null || exit 1
 RUNT_LONG=1 meson test -C $dir --no-rebuild --verbose test_large || status=1
 RUNT_KILLS=50 meson test -C $dir --no-rebuild --verbose test_train || status=1
 tools/proxies.sh build/proxies
-RUNT_LONG=1 meson test -C $dir --no-rebuild --verbose test_serve_load test_serve_proxy || status=1
+RUNT_LONG=1 meson test -C $dir --no-rebuild --verbose test_page test_serve_load \
+    test_serve_proxy || status=1
 tools/test_threads.sh || status=1
 tools/test_emulated.sh || status=1
 tools/fuzz.sh -t "${RUNT_FUZZ_SECONDS:-1800}" -j "$(nproc)" || status=1

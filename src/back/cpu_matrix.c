@@ -100,28 +100,29 @@ void cpu_matrix_free(struct cpu_matrix *m)
 
 /* ---- adapters ---- */
 
-int cpu_low_join(const struct cpu_matrix *m, size_t rank, const float *a,
-                 const float *b, double scale, struct cpu_low *out,
+int cpu_low_join(const struct cpu_low *old, size_t n_rows, size_t n_cols, size_t rank,
+                 const float *a, const float *b, double scale, struct cpu_low *out,
                  struct runt_err *err)
 {
-    size_t old = m->low.rank, n_a, n_b, bytes;
-    struct cpu_low l = {.rank = old + rank};
-    if (size_mul(l.rank, m->n_cols, &n_a) && size_mul(n_a, sizeof *l.a, &bytes))
+    size_t n_a, n_b, bytes;
+    struct cpu_low l = {.rank = old->rank + rank};
+    if (size_mul(l.rank, n_cols, &n_a) && size_mul(n_a, sizeof *l.a, &bytes))
         l.a = mem_aligned(bytes);
-    if (size_mul(l.rank, m->n_rows, &n_b) && size_mul(n_b, sizeof *l.b, &bytes))
+    if (size_mul(l.rank, n_rows, &n_b) && size_mul(n_b, sizeof *l.b, &bytes))
         l.b = mem_aligned(bytes);
     if (!l.a || !l.b) {
         cpu_low_free(&l);
         return err_nomem(err, "an adapter");
     }
-    if (old) {
-        memcpy(l.a, m->low.a, old * m->n_cols * sizeof *l.a);
-        memcpy(l.b, m->low.b, old * m->n_rows * sizeof *l.b);
+    if (old->rank) {
+        memcpy(l.a, old->a, old->rank * n_cols * sizeof *l.a);
+        memcpy(l.b, old->b, old->rank * n_rows * sizeof *l.b);
     }
-    memcpy(l.a + old * m->n_cols, a, rank * m->n_cols * sizeof *l.a);
+    memcpy(l.a + old->rank * n_cols, a, rank * n_cols * sizeof *l.a);
     for (size_t k = 0; k < rank; k++)
-        for (size_t r = 0; r < m->n_rows; r++)
-            l.b[(old + k) * m->n_rows + r] = (float)(scale * (double)b[r * rank + k]);
+        for (size_t r = 0; r < n_rows; r++)
+            l.b[(old->rank + k) * n_rows + r] =
+                (float)(scale * (double)b[r * rank + k]);
     *out = l;
     return 0;
 }
@@ -133,9 +134,19 @@ void cpu_low_free(struct cpu_low *l)
     *l = (struct cpu_low){0};
 }
 
-void cpu_matrix_adapt(struct cpu_matrix *m, struct cpu_low l)
+/* ---- accounts ---- */
+
+static uint64_t low_numbers(const struct cpu_matrix *m)
 {
-    m->bytes += (l.rank - m->low.rank) * (m->n_cols + m->n_rows) * sizeof(float);
-    cpu_low_free(&m->low);
-    m->low = l;
+    return (uint64_t)(m->n_rows + m->n_cols) * m->low.rank;
+}
+
+size_t cpu_matrix_bytes(const struct cpu_matrix *m)
+{
+    return m->bytes + (size_t)low_numbers(m) * sizeof(float);
+}
+
+uint64_t cpu_matrix_ops(const struct cpu_matrix *m, size_t n)
+{
+    return 2 * ((uint64_t)m->n_rows * m->n_cols + low_numbers(m)) * n;
 }

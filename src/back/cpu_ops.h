@@ -30,7 +30,7 @@ struct cpu_low {
 struct cpu_matrix {
     const struct fmt_info *fmt;
     size_t n_rows, n_cols;
-    size_t bytes; /* that one pass over it reads */
+    size_t bytes; /* that one pass over it reads, without adapters */
     /* Block formats with kernels of their own: tiles of 16 rows, in the mapped file
      * (R4) or packed.  tile == NULL: plain rows. */
     kern_tile_fn *tile;
@@ -50,14 +50,16 @@ int cpu_matrix_init(const struct kern_table *kern, struct pool *pool,
                     size_t n_cols, struct cpu_matrix *out, struct runt_err *err);
 void cpu_matrix_free(struct cpu_matrix *m);
 
-/* The matrix's adapters and one more, a [rank][n_cols] and scale b, b [n_rows][rank].
- * RUNT_E_NOMEM; freed with cpu_low_free unless cpu_matrix_adapt gives it to the matrix.
- */
-int cpu_low_join(const struct cpu_matrix *m, size_t rank, const float *a,
-                 const float *b, double scale, struct cpu_low *out,
+/* A matrix's adapters and one more, a [rank][n_cols] and scale b, b [n_rows][rank].
+ * RUNT_E_NOMEM; freed with cpu_low_free. */
+int cpu_low_join(const struct cpu_low *old, size_t n_rows, size_t n_cols, size_t rank,
+                 const float *a, const float *b, double scale, struct cpu_low *out,
                  struct runt_err *err);
 void cpu_low_free(struct cpu_low *l);
-void cpu_matrix_adapt(struct cpu_matrix *m, struct cpu_low l);
+/* Bytes and operations of one pass over the matrix, with what adapters add, for n
+ * tokens; a multiply-add is two. */
+size_t cpu_matrix_bytes(const struct cpu_matrix *m);
+uint64_t cpu_matrix_ops(const struct cpu_matrix *m, size_t n);
 
 /* ---- threads ---- */
 

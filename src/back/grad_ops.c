@@ -70,6 +70,17 @@ void grad_embed(const struct grad_cpu *cpu, unsigned i, size_t n_seqs, size_t se
     }
 }
 
+void grad_look_up(const struct grad_cpu *cpu, unsigned i, size_t n_rows, size_t n,
+                  const int32_t *ids, const float *table, float scale, float *y)
+{
+    size_t begin, end;
+    pool_range(n_rows, 1, i, cpu->n_threads, &begin, &end);
+    for (size_t r = begin; r < end; r++) {
+        memcpy(y + r * n, table + (size_t)ids[r] * n, n * sizeof *y);
+        cpu->kern->scale(n, y + r * n, scale);
+    }
+}
+
 /* By columns: tokens repeat, and their sums are to have one order. */
 void grad_embed_back(const struct grad_cpu *cpu, unsigned i, size_t n_seqs,
                      size_t seq_len, size_t n, const int32_t *tokens, const float *dx,

@@ -123,6 +123,9 @@ void grad_attend_back(const struct grad_cpu *cpu, unsigned i,
 void grad_embed(const struct grad_cpu *cpu, unsigned i, size_t n_seqs, size_t seq_len,
                 size_t n, const int32_t *tokens, const float *table,
                 const float *positions, float *x);
+/* y [n_rows][n] = scale times rows of a table */
+void grad_look_up(const struct grad_cpu *cpu, unsigned i, size_t n_rows, size_t n,
+                  const int32_t *ids, const float *table, float scale, float *y);
 /* dtable += and dpositions +=; either may be NULL */
 void grad_embed_back(const struct grad_cpu *cpu, unsigned i, size_t n_seqs,
                      size_t seq_len, size_t n, const int32_t *tokens, const float *dx,

@@ -96,7 +96,9 @@ static struct cli_option *table(struct train_setup *s)
         {"--lora-alpha", NULL, CLI_REAL, &s->lora_alpha, "X",
          "adapters count X / RANK times, -1: twice the rank", -1, 1e6},
         {"--lora-targets", NULL, CLI_STR, &s->lora_targets, "REGEX",
-         "only the blocks' matrices whose names match have adapters", 0, 0},
+         "matrices whose names match have adapters, the token table, too; else the "
+         "blocks' alone",
+         0, 0},
         {"--layers", NULL, CLI_INT, &s->layers, "N", "from scratch: blocks", 0, 1024},
         {"--heads", NULL, CLI_INT, &s->heads, "N", "from scratch: heads", 0, 65536},
         {"--embd", NULL, CLI_INT, &s->embd, "N", "from scratch: width", 0, 65536},

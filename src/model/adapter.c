@@ -102,13 +102,45 @@ static int wrong_shape(const struct gguf *g, const struct gguf_tensor *t,
                    (unsigned long long)t->desc.n_cols, m->n_out, m->n_in);
 }
 
+/* Of the token table a pair lies turned (adapter.h). */
+static bool is_turned(const struct adapter_matrix *m)
+{
+    return !strcmp(m->name, "token_embd.weight");
+}
+
+/* [n_cols][n_rows] of x [n_rows][n_cols]; NULL without memory. */
+static float *turned(size_t n_rows, size_t n_cols, const float *x)
+{
+    float *y = mem_array(n_rows * n_cols, sizeof *y);
+    for (size_t i = 0; y && i < n_rows * n_cols; i++)
+        y[i % n_cols * n_rows + i / n_cols] = x[i];
+    return y;
+}
+
+/* t: the tensors of a and b, of which the file may call a lora_b. */
+static int read_numbers_of(const struct gguf *g, const struct gguf_tensor *const t[2],
+                           struct adapter_matrix *m, uint64_t *print,
+                           struct runt_err *err)
+{
+    int rc = read_numbers(g, t[0], &m->a, print, err);
+    if (!rc && is_turned(m)) {
+        float *a = turned(m->n_in, m->rank, m->a);
+        mem_free(m->a);
+        m->a = a;
+        rc = a ? 0 : err_nomem(err, t[0]->desc.name);
+    }
+    return rc ? rc : read_numbers(g, t[1], &m->b, print, err);
+}
+
 static int read_pair(const struct gguf *g, float alpha, struct adapter_matrix *m,
                      uint64_t *print, struct runt_err *err)
 {
+    bool turn = is_turned(m);
     char names[2][TENSOR_NAME_MAX + 8];
     const struct gguf_tensor *t[2];
     for (int i = 0; i < 2; i++) {
-        snprintf(names[i], sizeof names[i], "%s.lora_%c", m->name, "ab"[i]);
+        snprintf(names[i], sizeof names[i], "%s.lora_%c", m->name,
+                 turn ? "ba"[i] : "ab"[i]);
         t[i] = gguf_find_tensor(g, names[i]);
     }
     if (!t[0] && !t[1])
@@ -117,20 +149,20 @@ static int read_pair(const struct gguf *g, float alpha, struct adapter_matrix *m
         return err_set(err, RUNT_E_FORMAT, "%s: there is a %s, but no %s", g->path,
                        names[!t[0]], names[!t[1]]);
     const struct tensor_desc *a = &t[0]->desc, *b = &t[1]->desc;
-    if (a->n_cols != m->n_in)
+    uint64_t n_in = turn ? a->n_rows : a->n_cols, rank = turn ? a->n_cols : a->n_rows;
+    if (n_in != m->n_in)
         return wrong_shape(g, t[0], m, err);
     if (b->n_rows != m->n_out)
         return wrong_shape(g, t[1], m, err);
     size_t most = m->n_in < m->n_out ? m->n_in : m->n_out;
-    if (a->n_rows != b->n_cols || a->n_rows < 1 || a->n_rows > most)
+    if (rank != b->n_cols || rank < 1 || rank > most)
         return err_set(err, RUNT_E_INVALID,
                        "%s: %s has rank %llu and %s %llu; one from 1 to %zu is wanted",
-                       g->path, a->name, (unsigned long long)a->n_rows, b->name,
+                       g->path, a->name, (unsigned long long)rank, b->name,
                        (unsigned long long)b->n_cols, most);
-    m->rank = (size_t)a->n_rows;
+    m->rank = (size_t)rank;
     m->scale = alpha > 0 ? (double)alpha / (double)m->rank : 1;
-    int rc = read_numbers(g, t[0], &m->a, print, err);
-    return rc ? rc : read_numbers(g, t[1], &m->b, print, err);
+    return read_numbers_of(g, t, m, print, err);
 }
 
 /* The matrices that a model has, whether adapted or not. */
@@ -138,7 +170,7 @@ static int list_matrices(const struct gpt2_shape *s, struct adapter *a,
                          struct runt_err *err)
 {
     size_t n = model_n_tensors(s);
-    a->matrices = mem_array(ADAPTER_PARTS * (size_t)s->n_layer, sizeof *a->matrices);
+    a->matrices = mem_array(n, sizeof *a->matrices);
     if (!a->matrices)
         return err_nomem(err, "an adapter");
     for (size_t i = 0; i < n; i++) {
@@ -148,7 +180,7 @@ static int list_matrices(const struct gpt2_shape *s, struct adapter *a,
         model_tensor_at(s, i, m.name, &n_dims, &n_cols, &n_rows);
         m.n_in = (size_t)n_cols;
         m.n_out = (size_t)n_rows;
-        if (n_dims == 2 && !strncmp(m.name, "blk.", 4))
+        if (n_dims == 2 && strcmp(m.name, "position_embd.weight") != 0)
             a->matrices[a->n_matrices++] = m;
     }
     return 0;
@@ -175,8 +207,8 @@ static int check_all_known(const struct gguf *g, const struct adapter *a,
     for (size_t i = 0; i < g->n_tensors; i++)
         if (!is_known(a, g->tensors[i].desc.name))
             return err_set(err, RUNT_E_UNSUPPORTED,
-                           "%s: tensor %s adapts no matrix of this model's blocks",
-                           g->path, g->tensors[i].desc.name);
+                           "%s: tensor %s adapts no matrix of this model", g->path,
+                           g->tensors[i].desc.name);
     return g->n_tensors
                ? 0
                : err_set(err, RUNT_E_FORMAT, "%s: an adapter of nothing", g->path);
@@ -286,6 +318,35 @@ void adapter_write_meta(struct gguf_writer *w, float alpha, uint64_t base,
     gguf_set_str(w, KEY_BASE, text, strlen(text));
     if (chat_template)
         gguf_set_str(w, KEY_TEMPLATE, chat_template, strlen(chat_template));
+}
+
+void adapter_add(struct gguf_writer *w, const struct adapter_matrix *m)
+{
+    bool turn = is_turned(m);
+    const struct fmt_info *f32 = fmt_find(FMT_F32);
+    char name[TENSOR_NAME_MAX + 8];
+    snprintf(name, sizeof name, "%s.lora_a", m->name);
+    gguf_add_tensor(w, name, f32, 2, turn ? m->rank : m->n_in,
+                    turn ? m->n_out : m->rank);
+    snprintf(name, sizeof name, "%s.lora_b", m->name);
+    gguf_add_tensor(w, name, f32, 2, m->rank, turn ? m->n_in : m->n_out);
+}
+
+int adapter_write(struct gguf_writer *w, const struct adapter_matrix *m,
+                  struct runt_err *err)
+{
+    size_t n_a = m->rank * m->n_in * sizeof *m->a,
+           n_b = m->rank * m->n_out * sizeof *m->b;
+    if (!is_turned(m)) {
+        int rc = gguf_write(w, m->a, n_a, err);
+        return rc ? rc : gguf_write(w, m->b, n_b, err);
+    }
+    float *a = turned(m->rank, m->n_in, m->a);
+    int rc = a ? gguf_write(w, m->b, n_b, err) : err_nomem(err, "an adapter");
+    if (!rc)
+        rc = gguf_write(w, a, n_a, err);
+    mem_free(a);
+    return rc;
 }
 
 /* ---- merging ---- */

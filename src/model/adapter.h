@@ -1,12 +1,15 @@
-/* Adapters: files of low-rank changes to the matrices of a model's blocks (LoRA: Hu et
- * al. 2021), as `runt train --lora` writes and llama.cpp reads them.
+/* Adapters: files of low-rank changes to a model's matrices, all but the positions
+ * (LoRA: Hu et al. 2021), as `runt train --lora` writes and llama.cpp reads them.
  *
  * A GGUF file without weights of its own: general.type "adapter", adapter.type "lora",
  * adapter.lora.alpha (f32), general.architecture that of the model; and for a matrix
  * NAME [out][in] the tensors NAME.lora_a [rank][in] and NAME.lora_b [out][rank], which
  * make y = x NAME^T + scale (x a^T) b^T of it, scale = alpha / rank, or 1 where alpha
- * is 0.  Ours also has runt.adapter.base, which says what model it was made for, and
- * tokenizer.chat_template where the adapter taught one. */
+ * is 0.  Of the token table, whose rows are looked up, the file calls b lora_a
+ * [tokens][rank], and lora_b is a turned, [width][rank]: so llama.cpp has them.  A
+ * table that is the head, too, is changed as both.  Ours also has runt.adapter.base,
+ * which says what model it was made for, and tokenizer.chat_template where the adapter
+ * taught one. */
 #ifndef RUNT_MODEL_ADAPTER_H
 #define RUNT_MODEL_ADAPTER_H
 
@@ -29,14 +32,14 @@ struct adapter {
     uint64_t base;       /* adapter_base */
     char *chat_template; /* or NULL */
     uint64_t print;      /* fingerprint of all of it */
-    size_t n_matrices;   /* ADAPTER_PARTS * n_layer, in the model's order */
+    size_t n_matrices;   /* the model's own, in its order: table, blocks, head */
     struct adapter_matrix *matrices;
 };
 
 /* An adapter for a model of this shape, all of it read and checked.  Errors: those of
  * gguf_open; RUNT_E_FORMAT (a number that is none, half a pair), RUNT_E_INVALID (a
  * model file; another shape, a rank beyond the matrix), RUNT_E_UNSUPPORTED (another
- * architecture or kind of adapter, a tensor that is no matrix of a block). */
+ * architecture or kind of adapter, a tensor that adapts no matrix). */
 int adapter_open(const char *path, const struct gpt2_shape *s, struct adapter **out,
                  struct runt_err *err);
 /* The same of a file that is open; it keeps nothing of g. */
@@ -53,6 +56,11 @@ int adapter_base(const struct tensor_source *weights, const struct gpt2_shape *s
 /* The metadata of an adapter for a model with that `base`. */
 void adapter_write_meta(struct gguf_writer *w, float alpha, uint64_t base,
                         const char *chat_template);
+
+/* Name the tensors of a matrix's pair; later, in the same order, write them. */
+void adapter_add(struct gguf_writer *w, const struct adapter_matrix *m);
+int adapter_write(struct gguf_writer *w, const struct adapter_matrix *m,
+                  struct runt_err *err);
 
 /* ---- merging ---- */
 

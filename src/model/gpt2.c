@@ -14,10 +14,21 @@ struct part {
     struct cpu_thread t;
 };
 
-static uint64_t ops_of(const struct cpu_matrix *w, size_t n)
+static void mark(struct part *a, enum cpu_op op, const struct cpu_matrix *w, size_t n)
 {
-    uint64_t low = (w->n_rows + w->n_cols) * w->low.rank;
-    return 2 * ((uint64_t)w->n_rows * w->n_cols + low) * n;
+    cpu_mark(&a->t, op, cpu_matrix_bytes(w), cpu_matrix_ops(w, n));
+}
+
+/* x += what adapters add to a token's row */
+static void embed_low(struct part *a, int32_t token, float *x)
+{
+    const struct runt_model *m = a->s->model;
+    const struct cpu_low *low = m->shape.tied ? &m->head.low : &m->token_embd.low;
+    for (size_t k = 0; k < low->rank; k++)
+        a->t.low[k] = low->b[k * m->shape.n_vocab + (size_t)token];
+    if (low->rank)
+        m->kern->add_rows(m->shape.n_embd, x, low->rank, a->t.low, low->a,
+                          m->shape.n_embd);
 }
 
 /* x[t] = token_embd[token] + position_embd[pos + t].  A single token is thread 0's. */
@@ -35,6 +46,7 @@ static void embed(struct part *a)
             fmt_decode_row(te->fmt, e, te->data, (size_t)a->p->tokens[k], x);
             fmt_decode_row(pe->fmt, e, pe->data, s->pos + k - s->first, a->t.block);
             m->kern->add(e, x, a->t.block);
+            embed_low(a, a->p->tokens[k], x);
         }
     }
     cpu_mark(&a->t, CPU_EMBED, a->p->n * (te->row_bytes + pe->row_bytes), 0);
@@ -61,7 +73,7 @@ static void linear(struct part *a, const struct model_linear *w, struct cpu_inpu
 {
     size_t n = a->p->n;
     cpu_matmul(&a->t, &w->weight, in, n, w->bias, sink, out, w->weight.n_rows);
-    cpu_mark(&a->t, op, w->weight.bytes, ops_of(&w->weight, n));
+    mark(a, op, &w->weight, n);
     cpu_sync(&a->t);
 }
 
@@ -85,7 +97,7 @@ static void project(struct part *a, size_t l)
     for (size_t i = 0; i < 3; i++)
         cpu_matmul_rows(&a->t, w, i * e + begin * n_dim, i * e + end * n_dim, in, 1,
                         b->qkv.bias, CPU_STORE, s->qkv, w->n_rows);
-    cpu_mark(&a->t, CPU_QKV, w->bytes, ops_of(w, 1));
+    mark(a, CPU_QKV, w, 1);
 }
 
 /* x [T][E] += attention(norm(x)); this pass's keys and values go to layer l's cache. */
@@ -167,7 +179,7 @@ static void head(struct part *a)
     struct cpu_input in = norm(a, &m->head, n, x, &m->output_norm);
     cpu_matmul(&a->t, &m->head, in, n, NULL, CPU_STORE,
                s->logits + p->first_row * m->shape.n_vocab, m->shape.n_vocab);
-    cpu_mark(&a->t, CPU_HEAD, m->head.bytes, ops_of(&m->head, n));
+    mark(a, CPU_HEAD, &m->head, n);
 }
 
 static void forward(void *ctx, unsigned i, unsigned n)

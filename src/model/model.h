@@ -29,7 +29,8 @@ struct model_block {
 struct model_table {
     const struct fmt_info *fmt;
     const uint8_t *data;
-    size_t row_bytes; /* of one row (R4: its share of a tile) */
+    size_t row_bytes;   /* of one row (R4: its share of a tile) */
+    struct cpu_low low; /* of tokens, where the head is not this table; else there */
 };
 
 struct model_adapter {

@@ -6,13 +6,17 @@
 
 #include <math.h>
 
-/* In the order of struct adapter's matrices. */
-static struct cpu_matrix *matrix_at(struct runt_model *m, size_t i)
+/* In the order of struct adapter's matrices: the token table, blocks, a head. */
+static struct cpu_low *low_at(struct runt_model *m, size_t i)
 {
-    struct model_block *b = &m->blocks[i / ADAPTER_PARTS];
+    if (!i && !m->shape.tied)
+        return &m->token_embd.low;
+    if (!i || i > ADAPTER_PARTS * (size_t)m->shape.n_layer)
+        return &m->head.low;
+    struct model_block *b = &m->blocks[(i - 1) / ADAPTER_PARTS];
     struct model_linear *const parts[ADAPTER_PARTS] = {&b->qkv, &b->attn_output,
                                                        &b->ffn_up, &b->ffn_down};
-    return &parts[i % ADAPTER_PARTS]->weight;
+    return &parts[(i - 1) % ADAPTER_PARTS]->weight.low;
 }
 
 /* All that needs memory first, so that the model changes as a whole or not at all. */
@@ -23,7 +27,7 @@ static int join_all(struct runt_model *m, const struct adapter *a, float scale,
     for (size_t i = 0; i < a->n_matrices && !rc; i++) {
         const struct adapter_matrix *x = &a->matrices[i];
         if (x->rank)
-            rc = cpu_low_join(matrix_at(m, i), x->rank, x->a, x->b,
+            rc = cpu_low_join(low_at(m, i), x->n_out, x->n_in, x->rank, x->a, x->b,
                               x->scale * (double)scale, &lows[i], err);
     }
     return rc;
@@ -37,7 +41,8 @@ static void adapt(struct runt_model *m, struct adapter *a, struct cpu_low *lows,
         if (!x->rank)
             continue;
         size_t rank = lows[i].rank;
-        cpu_matrix_adapt(matrix_at(m, i), lows[i]);
+        cpu_low_free(low_at(m, i));
+        *low_at(m, i) = lows[i];
         lows[i] = (struct cpu_low){0};
         m->low_rank = rank > m->low_rank ? rank : m->low_rank;
         info->rank = x->rank > info->rank ? (uint32_t)x->rank : info->rank;

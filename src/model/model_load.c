@@ -192,8 +192,9 @@ static int load_table(struct runt_model *m, size_t i, struct model_table *out,
     const struct gguf_tensor *t = NULL;
     int rc = find(m, i, &t, err);
     if (!rc)
-        *out = (struct model_table){t->desc.fmt, t->data,
-                                    t->bytes / (size_t)t->desc.n_rows};
+        *out = (struct model_table){.fmt = t->desc.fmt,
+                                    .data = t->data,
+                                    .row_bytes = t->bytes / (size_t)t->desc.n_rows};
     return rc;
 }
 
@@ -331,6 +332,7 @@ void runt_model_free(runt_model *m)
         cpu_matrix_free(&b->ffn_down.weight);
     }
     cpu_matrix_free(&m->head);
+    cpu_low_free(&m->token_embd.low);
     for (size_t i = 0; i < m->n_adapters; i++)
         mem_free(m->adapters[i].path);
     mem_free(m->adapters);

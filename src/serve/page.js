@@ -14,6 +14,7 @@
 
   function showView() {
     const is = isSmall();
+    for (const e of document.querySelectorAll(':popover-open')) e.hidePopover();
     $('chat').hidden = is;
     $('model').hidden = is;
     $('small').hidden = !is;
@@ -27,6 +28,7 @@
       chat.showState();
     }
     document.querySelector('.skip').href = is ? '#ask-box' : '#box';
+    chats.show();
   }
 
   addEventListener('hashchange', () => {

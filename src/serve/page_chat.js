@@ -53,11 +53,15 @@ const chat = (() => {
     return m.role === 'user' ? message.userElement(m, act) : message.answerElement();
   }
 
-  function update(m) {
+  function draw(m) {
     const e = elements.get(m), job = jobs.get(current.id);
     if (!e || m.role === 'user') return;
     const context = contextOf(message.shown(m));
     message.updateAnswer(e, m, act, context, job?.message === m ? job.waiting : '');
+  }
+
+  function update(m) {
+    draw(m);
     if (following) toEnd();
   }
 
@@ -71,8 +75,9 @@ const chat = (() => {
     });
     $('messages').replaceChildren(...list);
     $('empty').hidden = list.length > 0;
-    current.messages.forEach(update);
+    current.messages.forEach(draw);
     showState();
+    if (following) toEnd();
   }
 
   // What depends on whether an answer is being written, and on the model.
@@ -184,9 +189,12 @@ const chat = (() => {
   // Ask until it fits.
   async function ask(job) {
     const c = job.chat, upTo = c.messages.indexOf(job.message);
+    let drawn = c.skip;
     makeRoom(c, upTo, contextOf(job.answer));
     for (;;) {
-      const skipped = c.skip, list = sent(c, upTo);
+      const list = sent(c, upTo);
+      if (drawn !== c.skip && c === current) render();
+      drawn = c.skip;
       try {
         const result = await api.chat({model: job.answer.model, messages: list,
           ...panel.sampling()}, job);
@@ -194,8 +202,6 @@ const chat = (() => {
         return result;
       } catch (e) {
         if (e.kind !== 'context' || !forgetOne(c, upTo)) throw e;
-      } finally {
-        if (skipped !== c.skip && c === current) render();
       }
     }
   }
@@ -215,14 +221,14 @@ const chat = (() => {
 
   async function run(job) {
     let drawn = false, saved = Date.now();
-    const draw = () => {
+    const show = () => {
       drawn = false;
       if (job.chat === current && job.answer.end === 'running') update(job.message);
     };
     job.text = (piece) => {
       if (job.signal.aborted) return;
       job.answer.content += piece;
-      if (!drawn) requestAnimationFrame(draw);
+      if (!drawn) requestAnimationFrame(show);
       drawn = true;
       if (Date.now() - saved > SAVE_EVERY) {
         store.put(job.chat);
@@ -231,7 +237,7 @@ const chat = (() => {
     };
     job.wait = (seconds) => {
       job.waiting = 'The server is busy. Trying again in ' + words.count(seconds, 'second') + ' …';
-      draw();
+      show();
     };
     job.open = () => { job.waiting = ''; };
     try {
@@ -281,7 +287,6 @@ const chat = (() => {
     following = true;
     touched(c);
     render();
-    toEnd();
     run(job);
   }
 
@@ -310,9 +315,12 @@ const chat = (() => {
     if (send(text)) focusBox($('box'));
   }
 
+  // The first words, or, of a word without an end, its first letters: whole ones, be they flags
+  // or families, which are several code points.
   function titleOf(text) {
-    const line = text.trim().replace(/\s+/g, ' ');
-    return line.length > 60 ? line.slice(0, 58).replace(/\s\S*$/, '') + ' …' : line;
+    const line = text.trim().slice(0, 2000).replace(/\s+/g, ' ');
+    const letters = Array.from(new Intl.Segmenter().segment(line), (s) => s.segment);
+    return letters.length > 60 ? letters.slice(0, 58).join('').replace(/\s\S*$/, '') + ' …' : line;
   }
 
   function stop(c = current) {
@@ -377,7 +385,6 @@ const chat = (() => {
     store.tab('open', current.id);
     $('system').value = current.system;
     render();
-    toEnd();
     $('latest').hidden = true;
     onSaved();
     focusBox($('box'));

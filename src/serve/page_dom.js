@@ -45,6 +45,10 @@ const words = {
   count(n, one) { return n + ' ' + one + (n === 1 ? '' : 's'); },
 };
 
+// A text of the person's within one of the page's: its letters may run from right to left, and
+// what stands around it keeps its own way.
+const isolate = (text) => '\u2068' + text + '\u2069';
+
 // ---- telling ----
 
 // For screen readers alone.  A new element each time, so that the same words are said again.

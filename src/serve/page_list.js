@@ -6,11 +6,11 @@ const chats = (() => {
   let onOpen = () => {};
 
   function row(c) {
-    const here = c.id === chat.current().id, title = c.title || 'Without a name';
+    const here = c.id === chat.current().id && !$('chat').hidden, title = c.title || 'Without a name';
     const open = make('button', {class: 'title', type: 'button', title,
       'aria-current': here ? 'true' : null, click: () => onOpen(c.id)}, title);
     if (chat.isRunning(c.id))
-      open.append(make('span', {class: 'busy'}, make('span', {class: 'unseen'}, ', answering')));
+      open.append(make('span', {class: 'busy'}, make('span', {class: 'unseen'}, ' (answering)')));
     return make('li', {'data-id': c.id}, open,
       make('button', {class: 'icon small', type: 'button', popovertarget: 'chat-menu',
         'aria-label': 'Rename, export or delete “' + title + '”', 'aria-haspopup': 'dialog',
@@ -87,7 +87,7 @@ const chats = (() => {
     store.remove(c.id);
     if (here) onOpen(null);
     else show();
-    notice('“' + (c.title || 'Without a name') + '” was deleted.', 'Undo', () => {
+    notice('“' + isolate(c.title || 'Without a name') + '” was deleted.', 'Undo', () => {
       store.put(store.cleanChat(c));
       if (here) onOpen(c.id);
       else show();
@@ -104,7 +104,7 @@ const chats = (() => {
       else found = 'The file is too large for a conversation.';
     } catch { /* said below */ }
     if (typeof found === 'string') {
-      notice(file.name + ': ' + found);
+      notice(isolate(file.name) + ': ' + found);
       return;
     }
     const first = found.messages.find((m) => m.role === 'user');

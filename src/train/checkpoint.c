@@ -3,6 +3,7 @@
 
 #include "base/err.h"
 #include "base/fold.h"
+#include "model/adapter.h"
 #include "model/model.h"
 
 #include <dirent.h>
@@ -68,20 +69,21 @@ static int put(struct gguf_writer *w, const struct net_param *p, const float *fr
                       err);
 }
 
-/* The weights from parameter `from` on, and the moments unless o is NULL. */
-static int write_all(const char *path, struct gguf_writer *w, const struct net *n,
-                     size_t from, const struct optim *o, struct runt_err *err)
+static int write_all(const char *path, struct gguf_writer *w, const struct optim *o,
+                     struct runt_err *err)
 {
+    const struct net *n = o->net;
+    size_t from = first(n);
     for (size_t p = from; p < n->n_params; p++)
         add(w, "", &n->params[p]);
-    for (int moment = 0; o && moment < 2; moment++)
+    for (int moment = 0; moment < 2; moment++)
         for (size_t p = from; p < n->n_params; p++)
             if (!n->params[p].frozen)
                 add(w, moment ? "v." : "m.", &n->params[p]);
     int rc = gguf_begin(w, path, err);
     for (size_t p = from; p < n->n_params && !rc; p++)
         rc = put(w, &n->params[p], n->w, err);
-    for (int moment = 0; o && moment < 2; moment++)
+    for (int moment = 0; moment < 2; moment++)
         for (size_t p = from; p < n->n_params && !rc; p++)
             if (!n->params[p].frozen)
                 rc = put(w, &n->params[p], moment ? o->v : o->m, err);
@@ -133,6 +135,20 @@ int checkpoint_write_model(const char *path, const struct net *net,
     return rc;
 }
 
+static int write_adapter(const char *path, struct gguf_writer *w, const struct net *n,
+                         struct runt_err *err)
+{
+    struct adapter_matrix m;
+    for (size_t p = 0; p < n->n_own; p++)
+        if (net_lora_at(n, p, &m))
+            adapter_add(w, &m);
+    int rc = gguf_begin(w, path, err);
+    for (size_t p = 0; p < n->n_own && !rc; p++)
+        if (net_lora_at(n, p, &m))
+            rc = adapter_write(w, &m, err);
+    return rc ? rc : gguf_finish(w, NULL, err);
+}
+
 int checkpoint_write_adapter(const char *path, const struct net *net,
                              const struct checkpoint_meta *meta, struct runt_err *err)
 {
@@ -141,7 +157,7 @@ int checkpoint_write_adapter(const char *path, const struct net *net,
     if (!rc)
         rc = meta->fn(meta->ctx, true, w, err);
     if (!rc)
-        rc = write_all(path, w, net, net->n_own, NULL, err);
+        rc = write_adapter(path, w, net, err);
     gguf_writer_destroy(w);
     return rc;
 }
@@ -179,7 +195,7 @@ int checkpoint_write(const char *path, const struct optim *o,
         if (adapter)
             set_hex(w, "train.base", base_checksum(o->net));
         gguf_set_strings(w, "train.arguments", strings, n_args);
-        rc = write_all(path, w, o->net, first(o->net), o, err);
+        rc = write_all(path, w, o, err);
     }
     gguf_writer_destroy(w);
     mem_free(strings);

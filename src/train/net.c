@@ -115,6 +115,7 @@ static size_t cut_all(struct net *n, unsigned char *base, size_t *work)
         else
             cut_block(&c, s, rows, rank, &n->acts[l]);
     n->stat = cut(&c, rows * 2, sizeof(float));
+    n->low_embed = cut(&c, rows * rank, sizeof(float));
     size_t kept = c.used, ff = s->n_ff > 3 * s->n_embd ? s->n_ff : 3 * s->n_embd;
     n->norm = cut(&c, rows * s->n_embd, sizeof(float));
     n->wide = cut(&c, rows * ff, sizeof(float));
@@ -122,6 +123,7 @@ static size_t cut_all(struct net *n, unsigned char *base, size_t *work)
     n->dx = cut(&c, rows * s->n_embd, sizeof(float));
     n->dnorm = cut(&c, rows * s->n_embd, sizeof(float));
     n->dlow = cut(&c, rows * rank, sizeof(float));
+    n->low_head = cut(&c, n->chunk * rank, sizeof(float));
     n->logits = cut(&c, n->chunk * s->n_vocab, sizeof(float));
     n->losses = cut(&c, rows, sizeof(double));
     *work = c.used - kept;
@@ -137,8 +139,7 @@ static int describe(struct net *n, const struct net_options *o, struct runt_err 
     n->o = *o;
     n->shape = *o->shape;
     n->n_own = n->n_params = model_n_tensors(&n->shape);
-    n->params = mem_array(n->n_own + 2 * NET_LORA_PARTS * (size_t)n->shape.n_layer,
-                          sizeof *n->params);
+    n->params = mem_array(3 * n->n_own, sizeof *n->params);
     n->descs = mem_array(n->n_own, sizeof *n->descs);
     n->acts = mem_array(n->shape.n_layer, sizeof *n->acts);
     if (!n->params || !n->descs || !n->acts)
@@ -208,7 +209,7 @@ static int source_rows(const struct tensor_source *src, size_t i, uint64_t row,
     const struct net_param *p = &n->params[i];
     memcpy(out, n->w + p->at + row * p->desc.n_cols,
            n_rows * p->desc.n_cols * sizeof *out);
-    net_lora_merge(n, p, row, n_rows, out);
+    net_lora_merge(n, i, row, n_rows, out);
     return 0;
 }
 

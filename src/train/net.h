@@ -6,7 +6,7 @@
  * run's layout.  A matrix is [out][in], as in the model file.
  *
  * With adapters (LoRA: Hu et al. 2021) the model's own weights are frozen, and matrices
- * of its blocks learn a product of low rank: y = x w^T + scale (x a^T) b^T, a
+ * (positions excepted) learn a product of low rank: y = x w^T + scale (x a^T) b^T, a
  * [rank][in], b [out][rank], scale = alpha / rank (net_lora.c). */
 #ifndef RUNT_TRAIN_NET_H
 #define RUNT_TRAIN_NET_H
@@ -26,7 +26,7 @@ struct net_param {
 struct net_lora {
     size_t rank; /* 0: no adapters, the weights themselves are trained */
     float alpha;
-    const char *targets; /* which of the blocks' matrices, as `train`; NULL: all */
+    const char *targets; /* which matrices, as `train`; NULL: all of the blocks */
     uint64_t seed;       /* of the first a; b begins as 0 */
 };
 
@@ -95,9 +95,10 @@ struct net {
     float *x;                    /* [n_layer + 1][N][width]: the residual stream */
     struct net_block_acts *acts; /* [n_layer] */
     float *norm, *wide, *wide2, *dx, *dnorm; /* scratch [N][width or n_ff or 3 width] */
-    float *dlow;                             /* [N][rank] scratch of adapters */
-    float *stat;                             /* of the last norm */
-    float *logits;                           /* [chunk][n_vocab] */
+    float *low_embed, *low_head; /* [N][rank], [chunk][rank]: as net_block_acts.low */
+    float *dlow;                 /* [N][rank] scratch of adapters */
+    float *stat;                 /* of the last norm */
+    float *logits;               /* [chunk][n_vocab] */
     size_t chunk;
     double *losses; /* [N] */
     double seconds[NET_N_PARTS], flops[NET_N_PARTS], mark;
@@ -147,6 +148,10 @@ int net_check(const struct net *n, struct runt_err *err);
 /* Where the gradients of a block (n_layer: of all else) lie in net->g; false: it has
  * none. */
 bool net_range(const struct net *n, uint32_t layer, size_t *from, size_t *to);
+
+/* The adapter of parameter p; false: it has none. */
+struct adapter_matrix;
+bool net_lora_at(const struct net *n, size_t p, struct adapter_matrix *out);
 
 /* Multiply-adds times two of a token's forward and backward pass. */
 double net_flops(const struct net *n, size_t seq_len);

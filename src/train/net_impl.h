@@ -17,7 +17,7 @@ int net_lora_describe(struct net *n, struct runt_err *err);
 /* The adapters' first numbers. */
 void net_lora_begin(struct net *n);
 /* w [n_rows][in], rows from `row` of p, with p's adapter merged in. */
-void net_lora_merge(const struct net *n, const struct net_param *p, uint64_t row,
-                    uint64_t n_rows, float *w);
+void net_lora_merge(const struct net *n, size_t p, uint64_t row, uint64_t n_rows,
+                    float *w);
 
 #endif

@@ -10,10 +10,13 @@
 #include <stdio.h>
 #include <string.h>
 
+/* The token table and a head of its own are adapted where they are named. */
 static bool is_target(const struct net_param *p, const regex_t *re)
 {
-    return !strncmp(p->desc.name, "blk.", 4) && p->desc.n_dims == 2 &&
-           (!re || !regexec(re, p->desc.name, 0, NULL, 0));
+    const char *name = p->desc.name;
+    if (p->desc.n_dims != 2 || !strcmp(name, "position_embd.weight"))
+        return false;
+    return re ? !regexec(re, name, 0, NULL, 0) : !strncmp(name, "blk.", 4);
 }
 
 static void describe_one(struct net *n, const char *name, const char *kind,
@@ -45,12 +48,10 @@ static int describe_all(struct net *n, const regex_t *re, struct runt_err *err)
         describe_one(n, d->name, "lora_a", rank, d->n_cols);
         describe_one(n, d->name, "lora_b", d->n_rows, rank);
     }
-    return n->n_params > n->n_own
-               ? 0
-               : err_set(err, RUNT_E_INVALID,
-                         "no matrix of a block has a name that matches the pattern "
-                         "'%s'",
-                         n->o.lora.targets);
+    return n->n_params > n->n_own ? 0
+                                  : err_set(err, RUNT_E_INVALID,
+                                            "no matrix's name matches the pattern '%s'",
+                                            n->o.lora.targets);
 }
 
 int net_lora_describe(struct net *n, struct runt_err *err)
@@ -89,13 +90,25 @@ void net_lora_begin(struct net *n)
     }
 }
 
-void net_lora_merge(const struct net *n, const struct net_param *p, uint64_t row,
-                    uint64_t n_rows, float *w)
+bool net_lora_at(const struct net *n, size_t p, struct adapter_matrix *out)
 {
-    if (!p->lora)
-        return;
-    const struct net_param *a = &n->params[p->lora], *b = a + 1;
-    size_t rank = a->desc.n_rows;
-    adapter_merge(p->desc.n_cols, n_rows, rank, (double)n->scale, n->w + a->at,
-                  n->w + b->at + row * rank, w);
+    const struct net_param *q = &n->params[p], *a = &n->params[q->lora], *b = a + 1;
+    if (!q->lora)
+        return false;
+    *out = (struct adapter_matrix){.n_in = (size_t)q->desc.n_cols,
+                                   .n_out = (size_t)q->desc.n_rows,
+                                   .rank = (size_t)a->desc.n_rows,
+                                   .scale = (double)n->scale,
+                                   .a = n->w + a->at,
+                                   .b = n->w + b->at};
+    memcpy(out->name, q->desc.name, sizeof out->name);
+    return true;
+}
+
+void net_lora_merge(const struct net *n, size_t p, uint64_t row, uint64_t n_rows,
+                    float *w)
+{
+    struct adapter_matrix m;
+    if (net_lora_at(n, p, &m))
+        adapter_merge(m.n_in, n_rows, m.rank, m.scale, m.a, m.b + row * m.rank, w);
 }

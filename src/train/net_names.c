@@ -34,8 +34,9 @@ uint32_t net_lowest(const struct net *n, bool *embeddings)
 {
     size_t from, to;
     uint32_t layer = 0;
-    *embeddings = !net_named(n, "token_embd.weight")->frozen ||
-                  !net_named(n, "position_embd.weight")->frozen;
+    const struct net_param *table = net_named(n, "token_embd.weight");
+    *embeddings =
+        !table->frozen || table->lora || !net_named(n, "position_embd.weight")->frozen;
     while (!*embeddings && layer < n->shape.n_layer && !net_range(n, layer, &from, &to))
         layer++;
     return layer;

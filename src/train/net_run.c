@@ -124,62 +124,68 @@ static struct block block_at(const struct run *r, uint32_t layer)
     return k;
 }
 
-/* ---- products with a block's matrices ---- */
+/* ---- products with matrices ---- */
 
-/* y = x w^T + bias, and what `then` says.  To an adapted matrix belongs a second term,
- * low b^T with low = scale x a^T, which the way back wants again. */
-static void linear(const struct run *r, unsigned i, const struct block *k, int which,
+struct linear {
+    const struct net_param *w, *bias; /* bias NULL: none */
+    float *low; /* [rows][rank]: scale x a^T, which the way back wants again */
+};
+
+static struct linear linear_of(const struct block *k, int which)
+{
+    return (struct linear){k->p[which], k->p[which + 1], k->a.low[low_places[which]]};
+}
+
+/* y = x w^T + bias, and what `then` says; to an adapted matrix belongs a second term,
+ * low b^T. */
+static void linear(const struct run *r, unsigned i, struct linear l, size_t rows,
                    const float *x, float *y, struct grad_then then)
 {
     struct net *n = r->n;
-    const struct net_param *w = k->p[which];
-    size_t in = w->desc.n_cols, out = w->desc.n_rows, rank = n->o.lora.rank;
-    then.bias = weight(n, k->p[which + 1]);
-    if (w->lora) {
-        const struct net_param *a = &n->params[w->lora], *b = a + 1;
-        float *low = k->a.low[low_places[which]];
-        product(r, i, NET_FORWARD, GEMM_NT, r->rows, rank, in, acts(x, in),
-                matrix(n, a), false, low, &(struct grad_then){.scale = n->scale});
+    size_t in = l.w->desc.n_cols, out = l.w->desc.n_rows, rank = n->o.lora.rank;
+    then.bias = l.bias ? weight(n, l.bias) : NULL;
+    if (l.w->lora) {
+        const struct net_param *a = &n->params[l.w->lora], *b = a + 1;
+        product(r, i, NET_FORWARD, GEMM_NT, rows, rank, in, acts(x, in), matrix(n, a),
+                false, l.low, &(struct grad_then){.scale = n->scale});
         sync(r, i);
-        then.more_a = acts(low, rank);
+        then.more_a = acts(l.low, rank);
         then.more_b = matrix(n, b);
         then.more_k = rank;
     }
-    product(r, i, NET_FORWARD, GEMM_NT, r->rows, out, in, acts(x, in), matrix(n, w),
+    product(r, i, NET_FORWARD, GEMM_NT, rows, out, in, acts(x, in), matrix(n, l.w),
             false, y, &then);
 }
 
 /* From dy the gradients of what learns in linear(), and dx = dy w; of an adapted matrix
  * dx = dy w + dlow a, dlow = scale dy b.  x is complete, and dy. */
-static void linear_back(const struct run *r, unsigned i, const struct block *k,
-                        int which, const float *x, const float *dy, float *dx,
+static void linear_back(const struct run *r, unsigned i, struct linear l, size_t rows,
+                        const float *x, const float *dy, float *dx,
                         struct grad_then then)
 {
     struct net *n = r->n;
-    const struct net_param *w = k->p[which], *bias = k->p[which + 1];
-    size_t in = w->desc.n_cols, out = w->desc.n_rows, rank = n->o.lora.rank;
-    if (!w->frozen)
-        product(r, i, NET_WEIGHTS, GEMM_TN, out, in, r->rows, acts(dy, out),
-                acts(x, in), true, gradient(n, w), NULL);
-    if (!bias->frozen) {
-        grad_sum_rows(&n->cpu, i, r->rows, out, dy, gradient(n, bias));
+    size_t in = l.w->desc.n_cols, out = l.w->desc.n_rows, rank = n->o.lora.rank;
+    if (!l.w->frozen)
+        product(r, i, NET_WEIGHTS, GEMM_TN, out, in, rows, acts(dy, out), acts(x, in),
+                true, gradient(n, l.w), NULL);
+    if (l.bias && !l.bias->frozen) {
+        grad_sum_rows(&n->cpu, i, rows, out, dy, gradient(n, l.bias));
         mark(r, i, NET_BIASES);
     }
-    if (w->lora) {
-        const struct net_param *a = &n->params[w->lora], *b = a + 1;
-        const float *low = k->a.low[low_places[which]];
-        product(r, i, NET_INPUTS, GEMM_NN, r->rows, rank, out, acts(dy, out),
-                matrix(n, b), false, n->dlow, &(struct grad_then){.scale = n->scale});
-        product(r, i, NET_WEIGHTS, GEMM_TN, out, rank, r->rows, acts(dy, out),
-                acts(low, rank), true, gradient(n, b), NULL);
+    if (l.w->lora) {
+        const struct net_param *a = &n->params[l.w->lora], *b = a + 1;
+        product(r, i, NET_INPUTS, GEMM_NN, rows, rank, out, acts(dy, out), matrix(n, b),
+                false, n->dlow, &(struct grad_then){.scale = n->scale});
+        product(r, i, NET_WEIGHTS, GEMM_TN, out, rank, rows, acts(dy, out),
+                acts(l.low, rank), true, gradient(n, b), NULL);
         sync(r, i);
-        product(r, i, NET_WEIGHTS, GEMM_TN, rank, in, r->rows, acts(n->dlow, rank),
+        product(r, i, NET_WEIGHTS, GEMM_TN, rank, in, rows, acts(n->dlow, rank),
                 acts(x, in), true, gradient(n, a), NULL);
         then.more_a = acts(n->dlow, rank);
         then.more_b = matrix(n, a);
         then.more_k = rank;
     }
-    product(r, i, NET_INPUTS, GEMM_NN, r->rows, in, out, acts(dy, out), matrix(n, w),
+    product(r, i, NET_INPUTS, GEMM_NN, rows, in, out, acts(dy, out), matrix(n, l.w),
             false, dx, &then);
 }
 
@@ -194,22 +200,51 @@ static void block_forward(const struct run *r, unsigned i, const struct block *k
               weight(n, k->p[NORM1_BIAS]), n->shape.eps, n->norm, k->a.stat1);
     mark(r, i, NET_NORMS);
     sync(r, i);
-    linear(r, i, k, QKV, n->norm, k->a.qkv, (struct grad_then){0});
+    linear(r, i, linear_of(k, QKV), rows, n->norm, k->a.qkv, (struct grad_then){0});
     sync(r, i);
     grad_attend(cpu, i, &k->attention, k->a.qkv, k->a.attn, k->a.lse);
     mark(r, i, NET_ATTENTION);
     sync(r, i);
-    linear(r, i, k, OUT, k->a.attn, k->a.mid,
+    linear(r, i, linear_of(k, OUT), rows, k->a.attn, k->a.mid,
            (struct grad_then){.residual = k->in, .drop = &k->drop_attn});
     sync(r, i);
     grad_norm(cpu, i, rows, width, k->a.mid, weight(n, k->p[NORM2]),
               weight(n, k->p[NORM2_BIAS]), n->shape.eps, n->norm, k->a.stat2);
     mark(r, i, NET_NORMS);
     sync(r, i);
-    linear(r, i, k, UP, n->norm, k->a.up, (struct grad_then){.gelu = n->wide});
+    linear(r, i, linear_of(k, UP), rows, n->norm, k->a.up,
+           (struct grad_then){.gelu = n->wide});
     sync(r, i);
-    linear(r, i, k, DOWN, n->wide, k->out,
+    linear(r, i, linear_of(k, DOWN), rows, n->wide, k->out,
            (struct grad_then){.residual = k->a.mid, .drop = &k->drop_ff});
+    sync(r, i);
+}
+
+/* x = token and position rows, with dropout.  Rows of an adapted table are w + low a,
+ * where low is a row of b. */
+static void embed(const struct run *r, unsigned i)
+{
+    struct net *n = r->n;
+    const struct grad_cpu *cpu = &n->cpu;
+    const struct net_param *table = net_named(n, "token_embd.weight");
+    struct grad_drop d = drop_at(r, 0);
+    grad_embed(cpu, i, r->b->n_seqs, r->b->seq_len, r->width, r->b->inputs,
+               weight(n, table), weight(n, net_named(n, "position_embd.weight")), n->x);
+    mark(r, i, NET_EMBEDDINGS);
+    if (table->lora) {
+        const struct net_param *a = &n->params[table->lora], *b = a + 1;
+        size_t rank = n->o.lora.rank;
+        grad_look_up(cpu, i, r->rows, rank, r->b->inputs, weight(n, b), n->scale,
+                     n->low_embed);
+        sync(r, i);
+        product(r, i, NET_FORWARD, GEMM_NN, r->rows, r->width, rank,
+                acts(n->low_embed, rank), matrix(n, a), true, n->x, NULL);
+        sync(r, i);
+    }
+    if (d.share > 0) {
+        grad_drop_rows(cpu, i, &d, r->rows, r->width, n->x, n->x);
+        mark(r, i, NET_DROPOUT);
+    }
     sync(r, i);
 }
 
@@ -218,29 +253,20 @@ static void block_forward(const struct run *r, unsigned i, const struct block *k
 static void head(const struct run *r, unsigned i)
 {
     struct net *n = r->n;
-    const struct grad_cpu *cpu = &n->cpu;
-    const struct net_param *table = net_table(n);
-    size_t width = r->width, n_vocab = n->shape.n_vocab;
+    struct linear l = {net_table(n), NULL, n->low_head};
     for (size_t from = 0; from < r->rows; from += n->chunk) {
         size_t rows = r->rows - from < n->chunk ? r->rows - from : n->chunk;
-        const float *x = n->norm + from * width;
-        product(r, i, NET_FORWARD, GEMM_NT, rows, n_vocab, width, acts(x, width),
-                matrix(n, table), false, n->logits, NULL);
+        const float *x = n->norm + from * r->width;
+        linear(r, i, l, rows, x, n->logits, (struct grad_then){0});
         sync(r, i);
-        grad_loss(cpu, i, rows, n_vocab, n->logits, r->b->targets + from, r->b->weight,
-                  n->losses + from);
+        grad_loss(&n->cpu, i, rows, n->shape.n_vocab, n->logits, r->b->targets + from,
+                  r->b->weight, n->losses + from);
         mark(r, i, NET_LOSS);
         sync(r, i);
         if (!r->b->learn)
             continue;
-        product(r, i, NET_INPUTS, GEMM_NN, rows, width, n_vocab,
-                acts(n->logits, n_vocab), matrix(n, table), false,
-                n->dnorm + from * width, NULL);
-        if (!table->frozen) {
-            product(r, i, NET_WEIGHTS, GEMM_TN, n_vocab, width, rows,
-                    acts(n->logits, n_vocab), acts(x, width), true, gradient(n, table),
-                    NULL);
-        }
+        linear_back(r, i, l, rows, x, n->logits, n->dnorm + from * r->width,
+                    (struct grad_then){0});
         sync(r, i);
     }
 }
@@ -279,19 +305,21 @@ static void block_backward(const struct run *r, unsigned i, const struct block *
     grad_gelu(cpu, i, rows, ff, k->a.up, n->wide);
     mark(r, i, NET_GELU);
     sync(r, i);
-    linear_back(r, i, k, DOWN, n->wide, dy, n->wide2,
+    linear_back(r, i, linear_of(k, DOWN), rows, n->wide, dy, n->wide2,
                 (struct grad_then){.gelu_back = k->a.up});
     grad_norm_again(cpu, i, rows, width, k->a.mid, weight(n, k->p[NORM2]),
                     weight(n, k->p[NORM2_BIAS]), k->a.stat2, n->norm);
     mark(r, i, NET_NORMS);
     sync(r, i);
-    linear_back(r, i, k, UP, n->norm, n->wide2, n->dnorm, (struct grad_then){0});
+    linear_back(r, i, linear_of(k, UP), rows, n->norm, n->wide2, n->dnorm,
+                (struct grad_then){0});
     sync(r, i);
     norm_back(r, i, k->p[NORM2], k->p[NORM2_BIAS], k->a.mid, k->a.stat2, n->dnorm);
     sync(r, i);
 
     dy = undropped(r, i, &k->drop_attn);
-    linear_back(r, i, k, OUT, k->a.attn, dy, n->wide, (struct grad_then){0});
+    linear_back(r, i, linear_of(k, OUT), rows, k->a.attn, dy, n->wide,
+                (struct grad_then){0});
     grad_norm_again(cpu, i, rows, width, k->in, weight(n, k->p[NORM1]),
                     weight(n, k->p[NORM1_BIAS]), k->a.stat1, n->norm);
     mark(r, i, NET_NORMS);
@@ -300,7 +328,8 @@ static void block_backward(const struct run *r, unsigned i, const struct block *
                      n->wide2);
     mark(r, i, NET_ATTENTION_BACK);
     sync(r, i);
-    linear_back(r, i, k, QKV, n->norm, n->wide2, n->dnorm, (struct grad_then){0});
+    linear_back(r, i, linear_of(k, QKV), rows, n->norm, n->wide2, n->dnorm,
+                (struct grad_then){0});
     sync(r, i);
     norm_back(r, i, k->p[NORM1], k->p[NORM1_BIAS], k->in, k->a.stat1, n->dnorm);
     sync(r, i);
@@ -332,6 +361,33 @@ static void tell(const struct run *r, unsigned i, uint32_t layer)
         r->b->done(r->b->ctx, from, to);
 }
 
+static void embed_back(const struct run *r, unsigned i)
+{
+    struct net *n = r->n;
+    const struct grad_cpu *cpu = &n->cpu;
+    const struct net_param *table = net_named(n, "token_embd.weight");
+    struct grad_drop d = drop_at(r, 0);
+    const float *dx = undropped(r, i, &d);
+    grad_embed_back(cpu, i, r->b->n_seqs, r->b->seq_len, r->width, r->b->inputs, dx,
+                    gradient(n, table),
+                    gradient(n, net_named(n, "position_embd.weight")));
+    mark(r, i, NET_EMBEDDINGS);
+    if (table->lora) {
+        const struct net_param *a = &n->params[table->lora], *b = a + 1;
+        size_t rank = n->o.lora.rank;
+        product(r, i, NET_INPUTS, GEMM_NT, r->rows, rank, r->width, acts(dx, r->width),
+                matrix(n, a), false, n->dlow, &(struct grad_then){.scale = n->scale});
+        product(r, i, NET_WEIGHTS, GEMM_TN, rank, r->width, r->rows,
+                acts(n->low_embed, rank), acts(dx, r->width), true, gradient(n, a),
+                NULL);
+        sync(r, i);
+        grad_embed_back(cpu, i, r->b->n_seqs, r->b->seq_len, rank, r->b->inputs,
+                        n->dlow, gradient(n, b), NULL);
+        mark(r, i, NET_EMBEDDINGS);
+    }
+    sync(r, i);
+}
+
 static void backward(const struct run *r, unsigned i)
 {
     struct net *n = r->n;
@@ -351,15 +407,8 @@ static void backward(const struct run *r, unsigned i)
         block_backward(r, i, &k);
         tell(r, i, layer);
     }
-    if (r->embeddings) {
-        struct grad_drop d = drop_at(r, 0);
-        const float *dx = undropped(r, i, &d);
-        grad_embed_back(cpu, i, r->b->n_seqs, r->b->seq_len, r->width, r->b->inputs, dx,
-                        gradient(n, net_named(n, "token_embd.weight")),
-                        gradient(n, net_named(n, "position_embd.weight")));
-        mark(r, i, NET_EMBEDDINGS);
-        sync(r, i);
-    }
+    if (r->embeddings)
+        embed_back(r, i);
     tell(r, i, n->shape.n_layer);
 }
 
@@ -370,16 +419,7 @@ static void run_thread(void *ctx, unsigned i, unsigned n_threads)
     const struct grad_cpu *cpu = &n->cpu;
     (void)n_threads;
     mark(r, i, NET_OUTSIDE);
-    grad_embed(cpu, i, r->b->n_seqs, r->b->seq_len, r->width, r->b->inputs,
-               weight(n, net_named(n, "token_embd.weight")),
-               weight(n, net_named(n, "position_embd.weight")), n->x);
-    mark(r, i, NET_EMBEDDINGS);
-    struct grad_drop d = drop_at(r, 0);
-    if (d.share > 0) {
-        grad_drop_rows(cpu, i, &d, r->rows, r->width, n->x, n->x);
-        mark(r, i, NET_DROPOUT);
-    }
-    sync(r, i);
+    embed(r, i);
     for (uint32_t layer = 0; layer < n->shape.n_layer; layer++) {
         struct block k = block_at(r, layer);
         block_forward(r, i, &k);

@@ -103,7 +103,8 @@ def what_does_not_go_together():
     misuse(*measure, "gpu")
     misuse(*measure, "cuda", "--derail")
     misuse(*measure, "cuda", "--kv", "q8")
-    misuse(*measure, "cuda", "--adapter", "any.gguf")
+    r = misuse(*measure, "cuda", "--lora-adapter", "any.gguf")
+    assert "runt merge" in r.err, r
 
 
 @test

@@ -22,7 +22,7 @@ LIMIT = 1200  # seconds for one file of cases
 
 
 def browser():
-    for name in ("chromium", "chromium-browser", "google-chrome"):
+    for name in ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome"):
         if shutil.which(name):
             return shutil.which(name)
     raise Skip("Chromium is not there")
@@ -52,10 +52,14 @@ def install():
                    " ".join(done.stderr.split())[-200:])
 
 
+def wanted(name):
+    if sys.argv[1:] and name not in sys.argv[1:]:
+        raise Skip("not asked for")
+
+
 def run(name, which="", url=""):
     """The cases of a file as cases of ours."""
-    if sys.argv[1:] and name not in sys.argv[1:]:
-        return
+    wanted(name)
     env = dict(os.environ, RUNT_NPM=FOLDER, RUNT_CHROMIUM=browser(), RUNT_URL=url,
                RUNT_SLOW=str(2 * SLOW))
     install()
@@ -107,6 +111,11 @@ def what_goes_wrong():
 
 
 @test
+def texts_that_nobody_expects():
+    run("hostile")
+
+
+@test
 def how_small_can_it_go():
     run("small")
 
@@ -118,9 +127,7 @@ def for_everybody():
 
 @test
 def with_the_real_server():
-    browser(), install()
-    if sys.argv[1:] and "real" not in sys.argv[1:]:
-        return
+    wanted("real"), browser(), install()
     models = ["-m", "f16=" + tiny("f16"), "-m", "q8=" + tiny("q8_0")]
     with Server(*models, "--temp", "0.55", model="q4=" + tiny()) as s:
         run("real", "^plain:", "http://127.0.0.1:%d/" % s.port)

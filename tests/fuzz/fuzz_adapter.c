@@ -28,11 +28,12 @@ static void must(int holds)
 static void look_at(const struct adapter *a)
 {
     size_t n_adapted = 0;
-    must(a->n_matrices == ADAPTER_PARTS);
+    must(a->n_matrices == 1 + ADAPTER_PARTS);
     for (size_t i = 0; i < a->n_matrices; i++) {
         const struct adapter_matrix *m = &a->matrices[i];
-        float w[4 * 12] = {0};
-        must(m->rank <= 4 && (m->n_in == 4 || m->n_in == 8) && m->n_out <= 12);
+        float w[4 * 257] = {0};
+        must(m->rank <= 4 && (m->n_in == 4 || m->n_in == 8));
+        must(m->n_out <= 12 || (!i && m->n_out == 257));
         n_adapted += m->rank > 0;
         for (size_t k = 0; k < m->rank * m->n_in; k++)
             must(isfinite(m->a[k]));

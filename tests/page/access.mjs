@@ -1,6 +1,6 @@
 // For everybody: by keyboard alone, with a screen reader, on a telephone, in the dark, without
 // motion.  axe-core checks names, roles and contrasts of each state in both themes.
-import {AXE, PHONE, assert, gate, main, test} from './harness.mjs';
+import {AXE, PHONE, assert, gate, long, main, test} from './harness.mjs';
 
 const SMALL = PHONE;
 
@@ -96,21 +96,24 @@ async function axe(s) {
   assert.deepEqual(found, []);
 }
 
+const OFTEN = ['a conversation', 'the panel, with a fault', 'side by side'];
+
 for (const [name, reach] of Object.entries(states)) {
-  test(`axe finds nothing: ${name}`, async (s) => {
+  const add = OFTEN.includes(name) ? test : long;
+  add(`axe finds nothing: ${name}`, async (s) => {
     await reach(s);
     await axe(s);
     await s.page.emulateMedia({colorScheme: 'dark'});
     await axe(s);
   }, {reducedMotion: 'reduce'});
-  test(`360 pixels are enough: ${name}`, async (s) => {
+  add(`360 pixels are enough: ${name}`, async (s) => {
     await reach(s);
     await s.fits();
     await axe(s);
   }, {viewport: SMALL, hasTouch: true, isMobile: true, reducedMotion: 'reduce'});
 }
 
-test('letters twice as large still fit 360 pixels', async (s) => {
+long('letters twice as large still fit 360 pixels', async (s) => {
   await s.page.addStyleTag({content: 'html { font-size: 200%; }'});
   await s.talk('Hello');
   await s.fits();
@@ -217,7 +220,7 @@ test('everything by keyboard', async (s) => {
   assert(await page.isHidden('#keys'));
 });
 
-test('keys of composed letters do not send', async (s) => {
+long('keys of composed letters do not send', async (s) => {
   await s.page.fill('#box', 'にほん');
   await s.page.evaluate(() => document.getElementById('box').dispatchEvent(
     new KeyboardEvent('keydown', {key: 'Enter', bubbles: true, isComposing: true})));
@@ -294,7 +297,7 @@ test('in the dark, light letters on dark grounds', async (s) => {
   assert(found[0] < 40 && found[1] < 50 && found[2] > 200, found.join());
 }, {colorScheme: 'dark'});
 
-test('with colours of the person’s own choice, controls keep their edges', async (s) => {
+long('with colours of the person’s own choice, controls keep their edges', async (s) => {
   await s.talk('Hello');
   assert.equal(await s.page.evaluate(() =>
     getComputedStyle(document.querySelector('#send')).borderTopStyle), 'solid');

@@ -1,5 +1,5 @@
 // What goes wrong: keys, a server that is busy, away, or breaks off, contexts that are full.
-import {assert, gate, main, test} from './harness.mjs';
+import {assert, gate, long, main, test} from './harness.mjs';
 import {MODELS, entry} from './mock.mjs';
 
 const KEY = 'sesame';
@@ -77,7 +77,7 @@ test('a full queue is waited for as long as it says', async (s) => {
   assert(Date.now() - began >= 2000, 'it did not wait');
 });
 
-test('waiting for a full queue is stopped', async (s) => {
+long('waiting for a full queue is stopped', async (s) => {
   s.mock.reply = (_, n) => n === 1 ? {status: 503, headers: {'Retry-After':
     new Date(Date.now() + 50000).toUTCString()}} : {};
   await s.write('Hello');
@@ -88,7 +88,7 @@ test('waiting for a full queue is stopped', async (s) => {
   assert.equal(s.mock.asked.length, 1);
 });
 
-test('a full queue that names no time, or too long a one, is told', async (s) => {
+long('a full queue that names no time, or too long a one, is told', async (s) => {
   s.mock.reply = (_, n) => n === 1 ? {status: 429}
     : n === 2 ? {status: 429, headers: {'Retry-After': '9999'}} : {};
   await s.write('Hello');
@@ -101,7 +101,7 @@ test('a full queue that names no time, or too long a one, is told', async (s) =>
   assert.deepEqual(await s.texts(), ['Hello', 'You said: Hello']);
 });
 
-test('a server that stays busy is given up', async (s) => {
+long('a server that stays busy is given up', async (s) => {
   s.mock.reply = () => ({status: 429, headers: {'Retry-After': '0'}});
   await s.write('Hello');
   await s.sees('.problem', 'its queue is full');
@@ -146,7 +146,7 @@ test('the server is away when the page comes up', async (s) => {
   assert.equal(port, mock.port);
 });
 
-test('an error in mid-stream is told in the server’s words', async (s) => {
+long('an error in mid-stream is told in the server’s words', async (s) => {
   s.mock.reply = (_, n) => n === 1 ? {pieces: ['Half'], fault: 'no more tokens <b>'} : {};
   await s.write('Hello');
   await s.sees('.problem', 'The server said: no more tokens <b>');
@@ -175,7 +175,7 @@ for (const [what, how, words] of [
   });
 }
 
-test('streams of other servers: comments, CRLF, letters cut in two', async (s) => {
+long('streams of other servers: comments, CRLF, letters cut in two', async (s) => {
   const chunk = (delta, end = null) =>
     `data:${JSON.stringify({choices: [{index: 0, delta, finish_reason: end}]})}\r\n\r\n`;
   const bytes = Buffer.from(': hello\r\nevent: x\r\n' + chunk({content: 'Grüße 🐖'}) +
@@ -237,6 +237,7 @@ test('room for the answer is made before the context is full', async (s) => {
   assert.equal(mock.asked[1].messages.length, 3);
   await s.talk('c'.repeat(30)); // would make 140: all but the last question go
   assert.deepEqual(mock.asked[2].messages.map((m) => m.content), ['c'.repeat(30)]);
+  assert.match(await s.text('#messages > li:nth-child(5)'), /no longer sees what stands above/);
 });
 
 test('one message that does not fit', async (s) => {
@@ -259,7 +260,7 @@ test('an answer that ends with the context, or at its longest', async (s) => {
   await s.sees('#messages .ending', 'Stopped at the longest answer allowed.');
 });
 
-test('a model that has just gone', async (s) => {
+long('a model that has just gone', async (s) => {
   s.mock.reply = (body) => body.model === 'pocket-f16' ? {status: 404,
     error: {code: 'model_not_found', message: 'the model does not exist here'}} : {};
   s.mock.models = MODELS.slice(1);

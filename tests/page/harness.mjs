@@ -7,6 +7,7 @@
 //   RUNT_URL       a server to use in place of the mock
 //   RUNT_CHROMIUM  the browser
 //   RUNT_SLOW      how much longer everything may take
+//   RUNT_LONG      1: the rarer cases, too
 import assert from 'node:assert/strict';
 import {createRequire} from 'node:module';
 import {Mock} from './mock.mjs';
@@ -27,6 +28,9 @@ const tests = [];
 export function test(name, f, options = {}) {
   tests.push({name, f, options});
 }
+
+// The rarer cases: only with RUNT_LONG=1.
+export const long = process.env.RUNT_LONG === '1' ? test : () => {};
 
 export async function main() {
   const browser = await chromium.launch({executablePath: process.env.RUNT_CHROMIUM,

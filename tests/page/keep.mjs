@@ -3,7 +3,7 @@
 import {readFileSync, writeFileSync} from 'node:fs';
 import {tmpdir} from 'node:os';
 import {join} from 'node:path';
-import {PHONE, assert, gate, main, test} from './harness.mjs';
+import {PHONE, assert, gate, long, main, test} from './harness.mjs';
 
 const chat = (id, title, more = {}) => ({id, title, created: 1, updated: 1, model: '', system: '',
   skip: 0, messages: [{role: 'user', content: title}], ...more});
@@ -105,7 +105,7 @@ const garbage = [
   ['runt.key', ''], ['runt.chatter', 'not ours'], ['other', 'not ours'],
 ];
 
-test('broken storage is taken apart, and the rest kept', async (s) => {
+long('broken storage is taken apart, and the rest kept', async (s) => {
   const {page} = s;
   assert.deepEqual(new Set(await s.titles()), new Set(['Without a name', '<b>title</b>']));
   assert.equal((await s.titles()).length, 2);
@@ -122,7 +122,7 @@ test('broken storage is taken apart, and the rest kept', async (s) => {
     localStorage.getItem('runt.chatter')), 'not oursnot ours');
 }, holding(garbage));
 
-test('settings that are no JSON', async (s) => {
+long('settings that are no JSON', async (s) => {
   await s.talk('Go');
   await s.page.click('#panel-toggle');
   await s.page.fill('#set-top_k', '3');
@@ -130,7 +130,7 @@ test('settings that are no JSON', async (s) => {
   assert.equal(await s.page.inputValue('#set-top_k'), '3');
 }, holding([['runt.settings', '{{{']]));
 
-test('random values in place of everything', async (s) => {
+long('random values in place of everything', async (s) => {
   const failed = await s.page.evaluate(() => {
     let seed = 12345;
     const random = (n) => (seed = (seed * 1103515245 + 12345) % 2147483648) % n;
@@ -159,7 +159,7 @@ test('random values in place of everything', async (s) => {
   assert.equal(failed, null);
 });
 
-test('two hundred conversations are kept, and the oldest goes', async (s) => {
+long('two hundred conversations are kept, and the oldest goes', async (s) => {
   assert.equal((await keys(s)).length, 200);
   await s.talk('One more');
   assert.equal((await keys(s)).length, 200);
@@ -187,7 +187,7 @@ test('a full storage makes room, and tells', async (s) => {
 }, holding([['runt.chat.old', chat('old', 'z'.repeat(8000), {updated: 1})],
   ['runt.chat.newer', chat('newer', 'Newer', {updated: 2})]]));
 
-test('a conversation that is larger than the storage goes on, and tells', async (s) => {
+long('a conversation that is larger than the storage goes on, and tells', async (s) => {
   await s.page.evaluate(() => {
     for (let n = 1 << 20, i = 0; n >= 1; )
       try {
@@ -229,7 +229,7 @@ test('a conversation goes to a file and comes back', async (s) => {
   await s.until(async () => (await s.titles()).length === 2);
 });
 
-test('a file of the terminal’s chat is read', async (s) => {
+long('a file of the terminal’s chat is read', async (s) => {
   const path = join(tmpdir(), `runt-chat-${process.pid}.json`);
   writeFileSync(path, JSON.stringify({model: 'tiny.gguf', messages: [
     {role: 'system', content: 'Short.'}, {role: 'user', content: 'Hi'},
@@ -308,7 +308,7 @@ test('the system prompt belongs to its conversation', async (s) => {
   assert.deepEqual(mock.asked.map((b) => b.messages[0].content), ['One.', 'Two.', 'One.']);
 });
 
-test('drawers are as they were left', async (s) => {
+long('drawers are as they were left', async (s) => {
   await s.page.click('#side-toggle');
   await s.page.click('#panel-toggle');
   await s.reload();

@@ -79,7 +79,7 @@ test('plain: side by side', async (s) => {
     assert.deepEqual(columns.map((c) => c[0]), ['f16', 'q8', 'q4']); // by size
     for (const [, text, figures] of columns) {
       assert(text.length > 10);
-      assert.match(figures, /^Size [\d.]+ MB Per weight [\d.]+ bits Speed \d+ tok\/s$/);
+      assert.match(figures, /^Size [\d.]+ MB( \([\d.]+% of f16\))? Per weight [\d.]+ bits Speed \d+ tok\/s$/);
     }
   }
 });
@@ -132,7 +132,7 @@ test('slow: a full queue is waited for', async (s) => {
   await s.page.fill('#set-max_tokens', '2');
   await s.write('Hello, too');
   await s.sees('#messages .state', /The server is busy. Trying again in \d+ second/);
-  await s.page.getByRole('button', {name: 'Hello, answering', exact: true}).click();
+  await s.page.getByRole('button', {name: 'Hello (answering)', exact: true}).click();
   await s.page.click('#stop');
   await s.sees('#messages .ending', 'Stopped.');
   await s.page.getByRole('button', {name: /^Hello, too/}).first().click();

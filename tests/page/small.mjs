@@ -1,5 +1,5 @@
 // "How small can it go?": one prompt, several models side by side.
-import {assert, gate, main, test} from './harness.mjs';
+import {assert, gate, long, main, test} from './harness.mjs';
 import {MODELS, entry} from './mock.mjs';
 
 const PROMPT = 'Tell me a story.';
@@ -137,7 +137,7 @@ test('one model fails, and the others answer', async (s) => {
     'The prompt does not fit into its context.']);
 });
 
-test('a busy server is waited for', async (s) => {
+long('a busy server is waited for', async (s) => {
   s.mock.reply = (_, n) => n === 1 ? {status: 429, headers: {'Retry-After': '1'}} : {};
   await open(s);
   await choose(s, 'tiny-q4');
@@ -147,7 +147,7 @@ test('a busy server is waited for', async (s) => {
   assert.equal((await columns(s))[0].text, 'You said: ' + PROMPT);
 });
 
-test('a key is asked for once', async (s) => {
+long('a key is asked for once', async (s) => {
   s.mock.key = 'sesame';
   await open(s);
   await s.page.check('[name=order][value=once]');
@@ -202,7 +202,7 @@ test('a server with one model says how to have several', async (s) => {
   assert.equal((await columns(s))[0].text, 'You said: ' + PROMPT);
 });
 
-test('answers here and in a conversation at the same time', async (s) => {
+long('answers here and in a conversation at the same time', async (s) => {
   const slow = gate();
   s.mock.reply = (_, n) => n === 1 ? {pieces: ['Slow ', slow, 'answer']} : {};
   await s.write('Hello');
@@ -216,6 +216,19 @@ test('answers here and in a conversation at the same time', async (s) => {
   await s.page.goBack();
   await s.idle();
   assert.equal((await s.texts())[1], 'Slow answer');
+});
+
+test('the view is marked in the list, and no menu of the other stays over it', async (s) => {
+  const {page} = s, marked = () => page.$$eval('#side [aria-current]', (l) =>
+    l.map((e) => e.id || e.textContent));
+  await s.talk('Hello');
+  assert.deepEqual(await marked(), ['Hello']);
+  await page.click('#model');
+  await page.keyboard.press('Alt+Shift+C');
+  await page.waitForSelector('#models', {state: 'hidden'});
+  assert.deepEqual(await marked(), ['to-small']);
+  await page.keyboard.press('Alt+Shift+C');
+  await s.until(async () => (await marked())[0] === 'Hello');
 });
 
 await main();

@@ -1,5 +1,5 @@
 // A conversation: streaming, stopping, answering again, editing, and what is sent.
-import {assert, gate, main, test} from './harness.mjs';
+import {assert, gate, long, main, test} from './harness.mjs';
 import {MODELS, entry} from './mock.mjs';
 
 const two = async (s) => {
@@ -119,7 +119,7 @@ test('answer again, and choose among the answers', async (s) => {
   assert.equal((await s.texts())[1], 'Answer 2');
 });
 
-test('no more than eight answers to one message are kept', async (s) => {
+long('no more than eight answers to one message are kept', async (s) => {
   s.mock.reply = (_, n) => ({pieces: ['Answer ' + n]});
   await s.talk('Go');
   for (let n = 2; n <= 10; n++) {
@@ -157,7 +157,7 @@ test('edit an earlier message and go on from there', async (s) => {
     ['Another first?', 'You said: Another first?', 'Third?']);
 });
 
-test('an edit is undone, in mid-answer too', async (s) => {
+long('an edit is undone, in mid-answer too', async (s) => {
   await two(s);
   const never = gate();
   s.mock.reply = () => ({pieces: ['Some', never, ' more']});
@@ -340,7 +340,7 @@ test('a model without a template is told apart', async (s) => {
   await s.sees('#models .option', 'no chat template');
 });
 
-test('a server that tells nothing of its models will do', async (s) => {
+long('a server that tells nothing of its models will do', async (s) => {
   s.mock.models = [{id: 'other', object: 'model'}];
   await s.page.reload();
   await s.sees('#model-name', 'other');
