@@ -98,11 +98,11 @@ def a_build_without_cuda_does_not_look_for_it():
 @test
 def what_does_not_go_together():
     misuse(*arguments("x", "--device", "tpu"))
-    misuse(*arguments("x", "--device", "cuda", "--lora", "2"))
+    misuse(*arguments("x", "--device", "cuda", "--lora", "2"), words=["adapters"])
     measure = ["eval", "-m", model(), "-f", text(), "--device"]
     misuse(*measure, "gpu")
-    misuse(*measure, "cuda", "--derail")
-    misuse(*measure, "cuda", "--kv", "q8")
+    misuse(*measure, "cuda", "--derail", words=["answers on the processor"])
+    misuse(*measure, "cuda", "--kv", "q8", words=["--kv is how"])
     r = misuse(*measure, "cuda", "--lora-adapter", "any.gguf")
     assert "runt merge" in r.err, r
 
