@@ -3,6 +3,7 @@
 #include "base/js.h"
 #include "base/rng.h"
 #include "model/model.h"
+#include "train/net_device.h"
 
 #include <stdarg.h>
 #include <setjmp.h>
@@ -177,6 +178,18 @@ void net_unmade(struct net *n)
     struct pool *pool = n->o.pool;
     net_free(n);
     pool_destroy(pool);
+}
+
+float *net_gradients(const struct net *n)
+{
+    struct runt_err err;
+    float *g = mem_array(n->n_trained, sizeof *g);
+    assert_non_null(g);
+    if (!n->o.device)
+        memcpy(g, n->g, n->n_trained * sizeof *g);
+    else if (net_cuda_gradients(n, g, &err))
+        fail_msg("%s", err.msg);
+    return g;
 }
 
 const struct net_param *net_find(const struct net *n, const char *name)

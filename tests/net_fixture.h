@@ -44,6 +44,8 @@ struct net *net_made(const struct net_options *o, unsigned n_threads,
                      const struct tensor_source *weights);
 void net_unmade(struct net *n);
 
+/* The gradients as they are, wherever the net works; mem_free'd. */
+float *net_gradients(const struct net *n);
 const struct net_param *net_find(const struct net *n, const char *name);
 size_t net_size(const struct net_param *p);
 double net_l2(const float *x, size_t n);

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Every test with gcc; units and fuzzing corpora with clang too; those, hostile files and the
-# chat with gcc under AddressSanitizer and UBSan; training over MPI; the kernels on emulated AArch64.
+# chat with gcc under AddressSanitizer and UBSan; training over MPI; where nvcc is, a
+# build with CUDA; the kernels on emulated AArch64.
 set -u
 cd "$(dirname "$0")/.."
 [ -n "${RUNT_TEST_DATA:-}" ] || echo "RUNT_TEST_DATA is not set: some tests will be skipped"
@@ -26,6 +27,11 @@ one clang clang "--suite unit --suite fuzz"
 one sanitize gcc "--suite unit --suite fuzz --suite hostile" -Dbuildtype=debugoptimized -Db_sanitize=address,undefined \
     -Db_lundef=false
 one mpi gcc "--suite mpi" -Dmpi=enabled -Dtests=disabled
+cuda=
+if command -v nvcc >/dev/null 2>&1 || [ -x /usr/local/cuda/bin/nvcc ]; then
+    one cuda gcc "--suite cuda" -Dcuda=enabled
+    cuda=cuda=build/test-cuda
+fi
 arm64=$(tools/test_emulated.sh arm64)
 exec python3 tools/test_summary.py gcc=build/test-gcc clang=build/test-clang \
-    sanitize=build/test-sanitize mpi=build/test-mpi $arm64
+    sanitize=build/test-sanitize mpi=build/test-mpi $cuda $arm64

@@ -8,8 +8,10 @@
 #include "cli/cli_adapter.h"
 #include "cli/cli_session.h"
 #include "cli/convert.h"
+#include "cli/device.h"
 #include "cli/eval_print.h"
 #include "cli/verbs.h"
+#include "train/net_eval.h"
 
 #include <string.h>
 
@@ -41,6 +43,8 @@ struct request {
     struct cli_list adapters;
     enum runt_kv kv;
     enum cli_format format;
+    enum device_choice device;
+    const struct eval_scorer *scorer; /* the device's, or NULL */
 };
 
 /* ---- the three measures: load nothing, print nothing but the report ---- */
@@ -53,6 +57,7 @@ static int on_text(const struct request *q, const runt_model *m, const runt_mode
                              .max_tokens = (size_t)q->max_tokens,
                              .n_threads = (unsigned)q->n_threads,
                              .kv = q->kv,
+                             .scorer = q->scorer,
                              .progress = cli_progress};
     struct eval_result r;
     int rc = eval_text(m, base, text, n, &o, &r, err);
@@ -65,8 +70,10 @@ static int on_text(const struct request *q, const runt_model *m, const runt_mode
 static int on_task(const struct request *q, const runt_model *m, const char *text,
                    size_t n, double t0, struct runt_err *err)
 {
-    struct task_options o = {
-        .n_threads = (unsigned)q->n_threads, .kv = q->kv, .progress = cli_progress};
+    struct task_options o = {.n_threads = (unsigned)q->n_threads,
+                             .kv = q->kv,
+                             .scorer = q->scorer,
+                             .progress = cli_progress};
     struct task_set set = {0};
     struct task_result r = {0};
     int rc = task_parse(q->task, text, n, q->path, (size_t)q->limit, &set, err);
@@ -108,6 +115,55 @@ static int on_answers(const struct request *q, const runt_model *m,
     return rc;
 }
 
+static int measure(const struct request *q, const runt_model *m, const runt_model *base,
+                   const char *text, size_t n, double t0, struct runt_err *err)
+{
+    int rc;
+    if (q->task_name)
+        rc = on_task(q, m, text, n, t0, err);
+    else if (q->derail)
+        rc = on_answers(q, m, base, text, n, t0, err);
+    else
+        rc = on_text(q, m, base, text, n, t0, err);
+    if (rc == RUNT_E_INVALID)
+        err_prefix(err, "%s", q->path);
+    return rc;
+}
+
+/* The same on a GPU, where one was asked for and, with auto, is there. */
+static int measure_there(const struct request *q, const runt_model *m,
+                         const runt_model *base, const char *text, size_t n, double t0,
+                         struct runt_err *err)
+{
+    struct net_device *d = NULL;
+    struct net_eval *e = NULL;
+    struct request on = *q;
+    char no_gpu[256] = "";
+    struct runt_model_info info;
+    runt_model_info(m, &info);
+    size_t window = (size_t)q->window;
+    if (q->task_name)
+        window = info.n_ctx + 1; /* the last token is not read */
+    else if (!window || window > info.n_ctx)
+        window = info.n_ctx; /* beyond that it is refused */
+    bool can = !q->derail && !q->adapters.n && q->kv == RUNT_KV_AUTO;
+    int rc = can ? device_open(q->device, GEMM_F32, &d, no_gpu, sizeof no_gpu, err) : 0;
+    if (!rc && d)
+        rc = net_eval_open(d, m, base, window, &e, err);
+    if (!rc && e) {
+        on.scorer = net_eval_scorer(e);
+        if (q->format == CLI_TEXT)
+            printf("device          %s, float32\n", d->name);
+    }
+    if (!rc && *no_gpu && q->format == CLI_TEXT)
+        printf("on the processor: %s\n", no_gpu);
+    if (!rc)
+        rc = measure(&on, m, base, text, n, t0, err);
+    net_eval_close(e);
+    device_close(d);
+    return rc;
+}
+
 static int evaluate(const struct request *q, struct runt_err *err)
 {
     runt_model *m = NULL, *base = NULL;
@@ -119,16 +175,8 @@ static int evaluate(const struct request *q, struct runt_err *err)
         rc = convert_model_load(q->base_name, &(struct cli_list){0}, &base, err);
     if (!rc)
         rc = unpack_read(q->path, MAX_FILE, &text, &n, err);
-    if (!rc) {
-        if (q->task_name)
-            rc = on_task(q, m, text, n, t0, err);
-        else if (q->derail)
-            rc = on_answers(q, m, base, text, n, t0, err);
-        else
-            rc = on_text(q, m, base, text, n, t0, err);
-        if (rc == RUNT_E_INVALID)
-            err_prefix(err, "%s", q->path);
-    }
+    if (!rc)
+        rc = measure_there(q, m, base, text, n, t0, err);
     cli_progress_done();
     mem_free(text);
     runt_model_free(m);
@@ -160,6 +208,16 @@ static int check(const struct cli_verb *v, struct request *q)
                           "--task or --derail");
     if (q->limit && !q->task_name)
         return cli_misuse(v, "--limit is for --task");
+    if (q->derail && q->device == DEVICE_CUDA)
+        return cli_misuse(v, "--derail answers on the processor: --device cuda is for "
+                             "texts and --task");
+    if (q->adapters.n && q->device == DEVICE_CUDA)
+        return cli_misuse(v, "adapters are applied on the processor: merge them first "
+                             "(runt merge), or leave --device cuda out");
+    if (q->kv != RUNT_KV_AUTO && q->device == DEVICE_CUDA)
+        return cli_misuse(v,
+                          "--kv is how the processor keeps keys and values: --device "
+                          "cuda keeps floats");
     if (q->show && !q->derail)
         return cli_misuse(v, "--show is for --derail");
     return 0;
@@ -170,7 +228,7 @@ static int run(int argc, char **argv)
     const struct cli_verb *v = &verb_eval;
     struct request q = {
         .n_tokens = 256, .n_samples = 2, .sampler = cli_sampler_defaults()};
-    const char *format_name = "text", *kv_name = "auto";
+    const char *format_name = "text", *kv_name = "auto", *device_name = "cpu";
     q.sampler.seed = 1; /* a measure is repeatable */
     struct cli_option options[] = {
         {"--model", "-m", CLI_STR, &q.model_name, "MODEL", "model file or ORG/NAME", 0,
@@ -201,6 +259,9 @@ static int run(int argc, char **argv)
          1e9},
         CLI_SAMPLER_OPTIONS(q.sampler),
         CLI_KV_OPTION(kv_name),
+        DEVICE_OPTION(device_name,
+                      "cpu, or for texts and --task cuda, or auto: the GPU "
+                      "where there is one"),
         {"--output", "-o", CLI_STR, &format_name, "FORMAT text json", "text or json", 0,
          0},
         {"--threads", "-t", CLI_INT, &q.n_threads, "N", "threads, 0: one for each core",
@@ -215,6 +276,8 @@ static int run(int argc, char **argv)
     rc = cli_format_parse(v, format_name, "text,json", &q.format);
     if (!rc)
         rc = cli_kv_parse(v, kv_name, &q.kv);
+    if (!rc)
+        rc = device_parse(v, device_name, &q.device);
     if (!rc)
         rc = check(v, &q);
     if (!rc) {

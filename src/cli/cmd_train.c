@@ -83,9 +83,29 @@ static void print_profile(const struct net *n, double peak)
         printf("%-24s %9.3f %5.1f%%", net_part_names[k], n->seconds[k],
                100 * n->seconds[k] / all);
         if (rate > 0)
-            printf(" %9.1f %7.0f%%", rate / 1e9, 100 * rate / peak);
+            printf(" %9.1f", rate / 1e9);
+        if (rate > 0 && peak > 0)
+            printf(" %7.0f%%", 100 * rate / peak);
         putchar('\n');
     }
+}
+
+static void print_begin(const struct train_setup *s, const struct trainer_options *o,
+                        const struct net *n, double peak)
+{
+    char who[320], most[64] = "";
+    print_data(data_get_stats(s->data), s->mask_prompts);
+    if (*s->no_gpu)
+        printf("on the processor: %s\n", s->no_gpu);
+    net_describe(n, who, sizeof who);
+    if (peak > 0)
+        snprintf(most, sizeof most, ", %.0f GFLOP/s at most", peak / 1e9);
+    printf("training %zu of %zu numbers in %s (%s)%s; a step is %llu x %zu tokens\n",
+           n->n_trained, n->n_weights, n->o.type == GEMM_BF16 ? "bf16" : "float32", who,
+           most, (unsigned long long)(o->accumulate * o->net.n_seqs), o->net.seq_len);
+    if (s->checkpoint)
+        printf("going on from %s\n", s->checkpoint->path);
+    fflush(stdout);
 }
 
 /* Begin or go on, then train. */
@@ -120,25 +140,15 @@ static int train(const struct cli_verb *v, struct train_setup *s, struct runt_er
     view.trainer = t;
     view.first = trainer_done(t);
     if (!s->quiet || s->profile || comm_size(s->comm) > 1)
-        view.peak = grad_cpu_peak(&n->cpu);
+        view.peak = net_peak(n);
     rc = comm_meet(s->comm, &view.peak, 1, 0, err); /* of all processes */
     if (rc) {
         trainer_free(t);
         return rc;
     }
-    if (!s->quiet) {
-        print_data(data_get_stats(s->data), s->mask_prompts);
-        view.flops = net_flops(n, o.net.seq_len);
-        printf(
-            "training %zu of %zu numbers in %s (%s), %.0f GFLOP/s at most; a step is "
-            "%llu x %zu tokens\n",
-            n->n_trained, n->n_weights, n->cpu.type == GEMM_BF16 ? "bf16" : "float32",
-            gemm_name(n->cpu.gemm, n->cpu.type), view.peak / 1e9,
-            (unsigned long long)(o.accumulate * o.net.n_seqs), o.net.seq_len);
-        if (s->checkpoint)
-            printf("going on from %s\n", s->checkpoint->path);
-        fflush(stdout);
-    }
+    view.flops = net_flops(n, o.net.seq_len);
+    if (!s->quiet)
+        print_begin(s, &o, n, view.peak);
     view.begin = cli_seconds();
     rc = trainer_run(t, err);
     train_view_done(&view);

@@ -23,6 +23,7 @@ static void defaults(struct train_setup *s)
         .field = "text",
         .schedule = "cosine",
         .precision = "auto",
+        .device_name = "auto",
         .prompt = "Once",
         .steps = 1000,
         .batch = 8,
@@ -111,6 +112,8 @@ static struct cli_option *table(struct train_setup *s)
          9e18},
         {"--precision", NULL, CLI_STR, &s->precision, "NAME auto f32 bf16",
          "of products: f32, bf16, or auto: bf16 where the processor has it", 0, 0},
+        DEVICE_OPTION(s->device_name,
+                      "cpu, cuda, or auto: the GPU where there is one that works"),
         {"--recompute", NULL, CLI_FLAG, &s->recompute, NULL,
          "keep less and compute it twice: a quarter slower, far less memory", 0, 0},
         {"--save-every", NULL, CLI_INT, &s->save_every, "N",
@@ -145,7 +148,7 @@ static struct cli_option *table(struct train_setup *s)
 /* Options that belong to one call: how many words they are, 0 for others. */
 static int of_this_call(const char *arg, bool data_again)
 {
-    static const char *const with_value[] = {"--threads", "-t"};
+    static const char *const with_value[] = {"--threads", "-t", "--device"};
     static const char *const flags[] = {"--resume", "--memory", "--profile", "--quiet",
                                         "-q"};
     for (size_t i = 0; i < sizeof flags / sizeof *flags; i++)
@@ -154,7 +157,7 @@ static int of_this_call(const char *arg, bool data_again)
     for (size_t i = 0; i < sizeof with_value / sizeof *with_value; i++)
         if (!strcmp(arg, with_value[i]))
             return 2;
-    if (!strncmp(arg, "--threads=", 10))
+    if (!strncmp(arg, "--threads=", 10) || !strncmp(arg, "--device=", 9))
         return 1;
     if (data_again && (!strcmp(arg, "--data") || !strcmp(arg, "--val")))
         return 2;
@@ -268,6 +271,7 @@ static bool find_schedule(const char *name, enum optim_schedule *out)
 static int check(const struct cli_verb *v, const struct train_setup *s)
 {
     enum optim_schedule schedule;
+    enum device_choice device;
     if (!s->out)
         return cli_misuse(v, "where to? name the folder of the run with --out");
     if (!s->data_files.n)
@@ -283,6 +287,12 @@ static int check(const struct cli_verb *v, const struct train_setup *s)
     if (strcmp(s->precision, "auto") && strcmp(s->precision, "f32") &&
         strcmp(s->precision, "bf16"))
         return cli_misuse(v, "unknown precision '%s'; auto, f32 or bf16", s->precision);
+    int rc = device_parse(v, s->device_name, &device);
+    if (rc)
+        return rc;
+    if (s->lora && device == DEVICE_CUDA)
+        return cli_misuse(v, "adapters are trained on the processor: --lora and "
+                             "--device cuda exclude each other");
     bool scratch = s->init && !strcmp(s->init, "gpt2");
     if (!scratch && (s->layers || s->heads || s->embd || s->ff || s->tokenizer))
         return cli_misuse(v, "--layers, --heads, --embd, --ff and --tokenizer are for "
@@ -567,16 +577,47 @@ static int write_meta(void *ctx, bool adapter, struct gguf_writer *w,
     return rc;
 }
 
+/* Where to train, and in which precision.  A GPU has bfloat16. */
+static int choose(struct train_setup *s, bool *bf16, struct runt_err *err)
+{
+    struct gemm *gemm = NULL;
+    enum device_choice device = DEVICE_AUTO;
+    bool any = !strcmp(s->precision, "auto");
+    *bf16 = !strcmp(s->precision, "bf16");
+    device_parse(NULL, s->device_name, &device);
+    if (device == DEVICE_AUTO && (s->lora || comm_size(s->comm) > 1))
+        device = DEVICE_CPU; /* neither is made for a GPU */
+    int rc = device_open(device, any || *bf16 ? GEMM_BF16 : GEMM_F32, &s->device,
+                         s->no_gpu, sizeof s->no_gpu, err);
+    if (!rc && !s->device) {
+        rc = gemm_open(&gemm, err);
+        *bf16 |= !rc && any && gemm_has_bf16(gemm);
+        gemm_close(gemm);
+    } else if (any)
+        *bf16 = true;
+    return rc;
+}
+
+/* A run goes on in the precision that it began with, wherever that is. */
+static int keep_precision(struct train_setup *s, bool bf16, struct runt_err *err)
+{
+    const char *name = bf16 ? "bf16" : "f32";
+    if (strcmp(s->precision, "auto"))
+        return 0;
+    return keep(s, "--precision", 11) && keep(s, name, strlen(name))
+               ? 0
+               : err_nomem(err, "arguments");
+}
+
 int train_setup_options(struct train_setup *s, struct trainer_options *out,
                         struct runt_err *err)
 {
-    struct gemm *gemm = NULL;
-    int rc = gemm_open(&gemm, err);
+    bool bf16;
+    int rc = choose(s, &bf16, err);
+    if (!rc)
+        rc = keep_precision(s, bf16, err);
     if (rc)
         return rc;
-    bool bf16 = strcmp(s->precision, "auto") ? !strcmp(s->precision, "bf16")
-                                             : gemm_has_bf16(gemm);
-    gemm_close(gemm);
     enum optim_schedule schedule = OPTIM_COSINE;
     find_schedule(s->schedule, &schedule);
     int64_t warmup = s->steps / 10 < 100 ? s->steps / 10 : 100;
@@ -592,7 +633,9 @@ int train_setup_options(struct train_setup *s, struct trainer_options *out,
                          .seed = (uint64_t)s->seed},
                 .type = bf16 ? GEMM_BF16 : GEMM_F32,
                 .dropout = (float)s->dropout,
-                .pool = s->pool},
+                .pool = s->pool,
+                .device = s->device,
+                .profile = s->profile},
         .optim = {.lr = s->lr,
                   .min_lr = s->min_lr < 0 ? s->lr / 10 : s->min_lr,
                   .warmup = (uint64_t)(s->warmup < 0 ? warmup : s->warmup),
@@ -634,6 +677,7 @@ void train_setup_free(struct train_setup *s)
     model_random_close(s->random);
     gguf_close(s->model);
     gguf_close(s->checkpoint);
+    device_close(s->device);
     pool_destroy(s->pool);
     forget(s);
     *s = (struct train_setup){0};

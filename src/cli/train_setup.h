@@ -3,7 +3,7 @@
 #ifndef RUNT_CLI_TRAIN_SETUP_H
 #define RUNT_CLI_TRAIN_SETUP_H
 
-#include "cli/cli.h"
+#include "cli/device.h"
 #include "import/import.h"
 #include "model/model.h"
 #include "train/trainer.h"
@@ -14,7 +14,7 @@ struct train_setup {
     /* options */
     struct cli_list data_files, val_files;
     const char *field, *init, *tokenizer, *out, *log, *train, *lora_targets, *schedule,
-        *precision, *prompt;
+        *precision, *prompt, *device_name;
     int64_t layers, heads, embd, ff, context, steps, batch, accumulate, warmup, seed,
         lora, save_every, keep, eval_every, eval_tokens, sample_every, threads;
     double lr, min_lr, lora_alpha, weight_decay, beta1, beta2, clip, dropout, val_share;
@@ -27,6 +27,8 @@ struct train_setup {
     struct comm *comm; /* not owned */
     /* opened */
     struct pool *pool;
+    struct net_device *device; /* NULL: the processor */
+    char no_gpu[256];          /* why --device auto took that, or empty */
     struct gpt2_shape shape;
     /* One of these and `random`; both where adapters are trained on. */
     struct gguf *model, *checkpoint;

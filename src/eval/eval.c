@@ -32,21 +32,27 @@ struct pass {
     const runt_model *broken[POOL_MAX_THREADS]; /* whose logits were not finite */
 };
 
+static uint32_t bytes_of(const runt_model *m, int32_t token)
+{
+    size_t n = 0;
+    if (!tok_is_control(m->tok, token))
+        tok_bytes(m->tok, token, &n);
+    return (uint32_t)n;
+}
+
 static void score_tokens(void *ctx, unsigned part, unsigned n_parts)
 {
     struct pass *p = ctx;
     size_t n_vocab = p->m->shape.n_vocab, begin, end;
     pool_range(p->n_tokens, 1, part, n_parts, &begin, &end);
     for (size_t t = begin; t < end; t++) {
-        size_t at = p->out->n + t, best, base_best, n_bytes = 0;
+        size_t at = p->out->n + t, best, base_best;
         int32_t target = p->targets[t];
         const float *l = runt_session_logits_at(p->s, t);
         double lse = score_log_sum_exp(l, n_vocab, &best),
                nll = lse - (double)l[target];
         p->out->nll[at] = (float)nll;
-        if (!tok_is_control(p->m->tok, target))
-            tok_bytes(p->m->tok, target, &n_bytes);
-        p->out->bytes[at] = (uint32_t)n_bytes;
+        p->out->bytes[at] = bytes_of(p->m, target);
         if (!isfinite(nll))
             p->broken[part] = p->m;
         if (!p->base)
@@ -67,8 +73,11 @@ static void score_tokens(void *ctx, unsigned part, unsigned n_parts)
 /* ---- the walk ---- */
 
 struct walk {
-    const runt_model *m;
+    const runt_model *m, *base_model;
     runt_session *s, *base;
+    const struct eval_scorer *scorer; /* instead of sessions, or NULL */
+    struct eval_score *scores;        /* [n_group][window - 1] */
+    size_t n_group;                   /* windows at once */
     size_t window, stride, n_windows;
     const int32_t *tokens;
     struct scored out;
@@ -86,14 +95,18 @@ static int feed(struct walk *w, const int32_t *tokens, size_t n, bool logits,
     return rc;
 }
 
+/* Tokens of a window that only give context. */
+static size_t n_unscored(const struct walk *w, size_t index)
+{
+    size_t n_score = index ? w->stride : w->window;
+    return n_score < w->window - 1 ? w->window - 1 - n_score : 0;
+}
+
 /* The last token of a window is predicted but never read, so it is not fed. */
 static int do_window(struct walk *w, size_t index, struct runt_err *err)
 {
     const int32_t *tokens = w->tokens + index * w->stride;
-    size_t n_score = index ? w->stride : w->window;
-    if (n_score > w->window - 1)
-        n_score = w->window - 1;
-    size_t at = w->window - 1 - n_score; /* tokens that only give context */
+    size_t at = n_unscored(w, index);
     runt_session_rewind(w->s, 0);
     if (w->base)
         runt_session_rewind(w->base, 0);
@@ -118,6 +131,40 @@ static int do_window(struct walk *w, size_t index, struct runt_err *err)
         w->out.n += n;
         at += n;
     }
+    return rc;
+}
+
+static int take_score(struct walk *w, const struct eval_score *s, int32_t target,
+                      struct runt_err *err)
+{
+    size_t at = w->out.n++;
+    if (!isfinite(s->nll))
+        return score_broken(w->m, err);
+    w->out.nll[at] = (float)s->nll;
+    w->out.bytes[at] = bytes_of(w->m, target);
+    if (!w->base_model)
+        return 0;
+    if (!isfinite(s->base_nll))
+        return score_broken(w->base_model, err);
+    if (!isfinite(s->kl))
+        return score_broken(w->m, err);
+    w->out.kl[at] = (float)s->kl;
+    w->out.same[at] = s->best == s->base_best;
+    w->out.base_nll[at] = (float)s->base_nll;
+    return 0;
+}
+
+/* Windows index.. by the scorer, as many as it takes at once; *n of them. */
+static int do_group(struct walk *w, size_t index, size_t *n, struct runt_err *err)
+{
+    const int32_t *tokens = w->tokens + index * w->stride;
+    *n = w->n_windows - index < w->n_group ? w->n_windows - index : w->n_group;
+    int rc = w->scorer->score(w->scorer->ctx, tokens, w->stride, *n, w->window,
+                              w->scores, err);
+    for (size_t i = 0; i < *n; i++)
+        for (size_t t = n_unscored(w, index + i); !rc && t < w->window - 1; t++)
+            rc = take_score(w, &w->scores[i * (w->window - 1) + t],
+                            tokens[i * w->stride + t + 1], err);
     return rc;
 }
 
@@ -181,8 +228,8 @@ static void summarize(struct walk *w, struct eval_result *r)
     r->perplexity = exp(r->nll.mean);
     r->perplexity_se = r->perplexity * r->nll.se;
     r->bits_per_byte = bits_per_byte(s);
-    r->has_base = w->base != NULL;
-    if (!w->base)
+    r->has_base = w->base_model != NULL;
+    if (!r->has_base)
         return;
     r->kl = mean_of(s->kl, s->n);
     percentile99(s->kl, s->n, &r->kl_p99, &r->kl_p99_se);
@@ -246,12 +293,33 @@ static int plan(struct walk *w, const runt_model *base, size_t n_tokens,
     return base ? check_base(w->m, base, w->window, err) : 0;
 }
 
+/* Sessions, or room for the scorer's answers. */
+static int open_models(struct walk *w, const struct eval_options *o,
+                       struct runt_err *err)
+{
+    struct runt_session_options so = {.n_ctx = (uint32_t)w->window,
+                                      .n_threads = o->n_threads,
+                                      .kv = o->kv,
+                                      .all_logits = true};
+    if (w->scorer) {
+        w->n_group = w->scorer->most_tokens / w->window;
+        w->n_group = w->n_group ? w->n_group : 1;
+        w->scores = mem_array(w->n_group * w->window, sizeof *w->scores);
+        return w->scores ? 0 : err_nomem(err, "the scores");
+    }
+    int rc = runt_session_open(w->m, &so, &w->s, err);
+    so.kv = RUNT_KV_AUTO;
+    if (!rc && w->base_model)
+        rc = runt_session_open(w->base_model, &so, &w->base, err);
+    return rc;
+}
+
 int eval_text(const runt_model *m, const runt_model *base, const char *text, size_t n,
               const struct eval_options *o, struct eval_result *out,
               struct runt_err *err)
 {
     struct eval_result r = {0};
-    struct walk w = {.m = m};
+    struct walk w = {.m = m, .base_model = base, .scorer = o->scorer};
     int32_t *tokens = NULL;
     w.window = o->window ? o->window : m->shape.n_ctx;
     w.stride = o->stride ? o->stride : w.window;
@@ -266,19 +334,12 @@ int eval_text(const runt_model *m, const runt_model *base, const char *text, siz
     w.tokens = tokens;
     r.window = w.window;
     r.stride = w.stride;
-    struct runt_session_options so = {.n_ctx = (uint32_t)w.window,
-                                      .n_threads = o->n_threads,
-                                      .kv = o->kv,
-                                      .all_logits = true};
-    rc = runt_session_open(m, &so, &w.s, err);
-    so.kv = RUNT_KV_AUTO;
-    if (!rc && base)
-        rc = runt_session_open(base, &so, &w.base, err);
-    for (size_t i = 0; !rc && i < w.n_windows; i++) {
+    rc = open_models(&w, o, err);
+    for (size_t i = 0, n_done = 1; !rc && i < w.n_windows; i += n_done) {
         if (o->progress && o->progress(o->progress_ctx, "evaluating", i, w.n_windows))
             rc = err_set(err, RUNT_E_INTERRUPTED, "interrupted");
         else
-            rc = do_window(&w, i, err);
+            rc = w.scorer ? do_group(&w, i, &n_done, err) : do_window(&w, i, err);
     }
     if (rc)
         goto out;
@@ -287,6 +348,7 @@ int eval_text(const runt_model *m, const runt_model *base, const char *text, siz
 out:
     runt_session_close(w.s);
     runt_session_close(w.base);
+    mem_free(w.scores);
     mem_free(w.out.nll);
     mem_free(w.out.bytes);
     mem_free(w.out.kl);

@@ -10,13 +10,30 @@
 
 #include "runt/runt.h"
 
+/* Of a token: -log p, the likeliest; of a base model the same, and KL(base || it). */
+struct eval_score {
+    double nll, base_nll, kl;
+    int32_t best, base_best;
+};
+
+/* Who makes scores instead of sessions on this processor: train/net_eval.h has one. */
+struct eval_scorer {
+    size_t most_tokens; /* at once, but for a single window */
+    /* scores [n][window - 1]: of token i + 1 of each window, given those up to i.
+     * Windows are n, and lie stride tokens apart. */
+    int (*score)(void *ctx, const int32_t *tokens, size_t stride, size_t n,
+                 size_t window, struct eval_score *scores, struct runt_err *err);
+    void *ctx;
+};
+
 struct eval_options {
     size_t window;     /* 0: the model's context */
     size_t stride;     /* 0: the window */
     size_t max_tokens; /* use only the stream's first tokens, 0: all */
     unsigned n_threads;
-    enum runt_kv kv;           /* of the model; a base has what RUNT_KV_AUTO gives it */
-    runt_progress_fn progress; /* may be NULL */
+    enum runt_kv kv; /* of the model; a base has what RUNT_KV_AUTO gives it */
+    const struct eval_scorer *scorer; /* of both models; NULL: sessions */
+    runt_progress_fn progress;        /* may be NULL */
     void *progress_ctx;
 };
 

@@ -16,6 +16,8 @@
 struct scorer {
     const runt_model *m;
     runt_session *s;
+    const struct eval_scorer *scorer; /* instead of it, or NULL */
+    struct eval_score *scores;        /* [n_ctx] */
     const struct task_set *set;
     struct strbuf text; /* of a context and a continuation */
     /* of the pass: logits of its token t predict targets[t] */
@@ -100,6 +102,20 @@ static void score_part(void *ctx, unsigned part, unsigned n_parts)
     }
 }
 
+/* The same without a session: the context is computed again for every ending. */
+static int score_elsewhere(struct scorer *k, const int32_t *ids, size_t n,
+                           size_t n_cont, struct runt_err *err)
+{
+    size_t first = n - n_cont - 1;
+    int rc = k->scorer->score(k->scorer->ctx, ids, n, 1, n, k->scores, err);
+    k->n_logp = rc ? 0 : n_cont;
+    for (size_t i = 0; i < k->n_logp; i++) {
+        k->logp[i] = -k->scores[first + i].nll;
+        k->likely[i] = k->scores[first + i].best == ids[first + i + 1];
+    }
+    return rc;
+}
+
 /* ids [n]: the last n_cont of them are scored; the very last is never fed. */
 static int score_ids(struct scorer *k, const int32_t *ids, size_t n, size_t n_cont,
                      struct runt_err *err)
@@ -144,7 +160,8 @@ static int score_ending(struct scorer *k, const struct task_item *t, size_t e,
     int rc = encode(k, t, e, &ids, &n, &n_cont, err);
     size_t cut = n > most ? n - most : 0;
     if (!rc)
-        rc = score_ids(k, ids + cut, n - cut, n_cont, err);
+        rc = k->scorer ? score_elsewhere(k, ids + cut, n - cut, n_cont, err)
+                       : score_ids(k, ids + cut, n - cut, n_cont, err);
     if (!rc) {
         double sum = 0;
         bool greedy = true;
@@ -208,15 +225,19 @@ int task_run(const runt_model *m, const struct task_set *set,
              const struct task_options *o, struct task_result *out,
              struct runt_err *err)
 {
-    struct scorer k = {.m = m, .set = set};
+    struct scorer k = {.m = m, .set = set, .scorer = o->scorer};
     struct task_result r = {.n = set->n};
     struct runt_session_options so = {
         .n_threads = o->n_threads, .kv = o->kv, .all_logits = true};
     r.rows = mem_array(set->n, sizeof *r.rows);
     k.logp = mem_array(m->shape.n_ctx, sizeof *k.logp);
     k.likely = mem_array(m->shape.n_ctx, 1);
-    int rc = r.rows && k.logp && k.likely ? runt_session_open(m, &so, &k.s, err)
-                                          : err_nomem(err, "tasks");
+    k.scores = mem_array(m->shape.n_ctx, sizeof *k.scores);
+    int rc = 0;
+    if (!r.rows || !k.logp || !k.likely || !k.scores)
+        rc = err_nomem(err, "tasks");
+    else if (!k.scorer)
+        rc = runt_session_open(m, &so, &k.s, err);
     for (size_t i = 0; i < set->n && !rc; i++) {
         if (o->progress && o->progress(o->progress_ctx, "tasks", i, set->n))
             rc = err_set(err, RUNT_E_INTERRUPTED, "interrupted");
@@ -229,6 +250,7 @@ int task_run(const runt_model *m, const struct task_set *set,
     sb_free(&k.text);
     mem_free(k.logp);
     mem_free(k.likely);
+    mem_free(k.scores);
     if (rc)
         task_result_free(&r);
     else

@@ -50,7 +50,8 @@ void task_set_free(struct task_set *s);
 struct task_options {
     unsigned n_threads;
     enum runt_kv kv;
-    runt_progress_fn progress; /* may be NULL */
+    const struct eval_scorer *scorer; /* NULL: a session */
+    runt_progress_fn progress;        /* may be NULL */
     void *progress_ctx;
 };
 

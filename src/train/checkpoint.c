@@ -122,7 +122,9 @@ int checkpoint_write_model(const char *path, const struct net *net,
                            const struct checkpoint_meta *meta, struct runt_err *err)
 {
     struct gguf_writer *w = NULL;
-    int rc = gguf_writer_create(&w, err);
+    int rc = net_fetch(net, err);
+    if (!rc)
+        rc = gguf_writer_create(&w, err);
     if (!rc)
         rc = meta->fn(meta->ctx, false, w, err);
     if (!rc) {
@@ -172,7 +174,11 @@ int checkpoint_write(const char *path, const struct optim *o,
     for (size_t i = 0; i < n_args; i++)
         strings[i] = (struct gguf_str){args[i], strlen(args[i])};
     bool adapter = o->net->o.lora.rank > 0;
-    int rc = gguf_writer_create(&w, err);
+    int rc = net_fetch(o->net, err);
+    if (!rc)
+        rc = optim_fetch(o, err);
+    if (!rc)
+        rc = gguf_writer_create(&w, err);
     if (!rc)
         rc = meta->fn(meta->ctx, adapter, w, err);
     if (!rc) {
@@ -284,13 +290,6 @@ static int take(const struct gguf *g, const char *prefix, const struct net_param
     return 0;
 }
 
-static void narrow_all(void *ctx, unsigned i, unsigned n_threads)
-{
-    struct net *n = ctx;
-    (void)n_threads;
-    net_narrow(n, i, 0, n->n_weights);
-}
-
 int checkpoint_read(const struct gguf *g, struct optim *o, struct runt_err *err)
 {
     struct net *n = o->net;
@@ -314,8 +313,8 @@ int checkpoint_read(const struct gguf *g, struct optim *o, struct runt_err *err)
         rc = err_set(err, RUNT_E_FORMAT, "%s is damaged: its checksum is another",
                      g->path);
     if (!rc)
-        pool_run(n->o.pool, narrow_all, n);
-    return rc;
+        rc = net_filled(n, err);
+    return rc ? rc : optim_filled(o, err);
 }
 
 /* ---- the folder ---- */

@@ -1,4 +1,5 @@
 /* Owns the net's memory: which weight lies where, and what a step keeps. */
+#include "train/net_device.h"
 #include "train/net_impl.h"
 
 #include "base/err.h"
@@ -132,6 +133,9 @@ static size_t cut_all(struct net *n, unsigned char *base, size_t *work)
 static int describe(struct net *n, const struct net_options *o, struct runt_err *err)
 {
     enum { LOGITS = 13 << 20 };
+    if (o->device && o->lora.rank)
+        return err_set(err, RUNT_E_UNSUPPORTED,
+                       "adapters are trained on the processor, not on a GPU");
     n->o = *o;
     n->shape = *o->shape;
     n->n_own = n->n_params = model_n_tensors(&n->shape);
@@ -186,7 +190,9 @@ int net_plan(const struct net_options *o, struct net_memory *out, struct runt_er
 {
     struct net n = {0};
     int rc = describe(&n, o, err);
-    if (!rc)
+    if (!rc && o->device)
+        o->device->measure(&n, out);
+    else if (!rc)
         measure(&n, out);
     mem_free(n.params);
     mem_free(n.descs);
@@ -205,6 +211,16 @@ static int source_rows(const struct tensor_source *src, size_t i, uint64_t row,
            n_rows * p->desc.n_cols * sizeof *out);
     net_lora_merge(n, i, row, n_rows, out);
     return 0;
+}
+
+/* The weights alone: what a device has not. */
+static int take_copy(struct net *n, struct runt_err *err)
+{
+    n->w = mem_huge(n->n_weights * sizeof *n->w);
+    if (!n->w)
+        return err_nomem(err, "a copy of the weights");
+    memset(n->w, 0, n->n_weights * sizeof *n->w);
+    return n->o.device->create(n, err);
 }
 
 static int take_memory(struct net *n, struct runt_err *err)
@@ -236,7 +252,7 @@ int net_create(const struct net_options *o, struct net **out, struct runt_err *e
         return err_nomem(err, "a model to train");
     int rc = describe(n, o, err);
     if (!rc)
-        rc = take_memory(n, err);
+        rc = o->device ? take_copy(n, err) : take_memory(n, err);
     if (rc) {
         net_free(n);
         return rc;
@@ -251,6 +267,8 @@ void net_free(struct net *n)
 {
     if (!n)
         return;
+    if (n->on_device)
+        n->o.device->destroy(n);
     grad_cpu_free(&n->cpu);
     arena_free(&n->arena);
     mem_free(n->w);
@@ -278,6 +296,37 @@ static void narrow_all(void *ctx, unsigned i, unsigned n_threads)
     net_narrow(n, i, 0, n->n_weights);
 }
 
+int net_filled(struct net *n, struct runt_err *err)
+{
+    if (n->o.device)
+        return n->o.device->put(n, err);
+    pool_run(n->o.pool, narrow_all, n);
+    return 0;
+}
+
+int net_fetch(const struct net *n, struct runt_err *err)
+{
+    return n->o.device ? n->o.device->get(n, err) : 0;
+}
+
+int net_check(const struct net *n, struct runt_err *err)
+{
+    return n->o.device ? n->o.device->check(n, err) : 0;
+}
+
+double net_peak(const struct net *n)
+{
+    return n->o.device ? n->o.device->peak(n->o.device) : grad_cpu_peak(&n->cpu);
+}
+
+void net_describe(const struct net *n, char *out, size_t size)
+{
+    if (n->o.device)
+        snprintf(out, size, "%s", n->o.device->name);
+    else
+        snprintf(out, size, "%s on the processor", gemm_name(n->cpu.gemm, n->o.type));
+}
+
 int net_load(struct net *n, const struct tensor_source *src, struct runt_err *err)
 {
     for (size_t p = 0; p < n->n_own; p++) {
@@ -302,8 +351,7 @@ int net_load(struct net *n, const struct tensor_source *src, struct runt_err *er
             return rc;
     }
     net_lora_begin(n);
-    pool_run(n->o.pool, narrow_all, n);
-    return 0;
+    return net_filled(n, err);
 }
 
 /* Weights that do not learn take part in two of three products. */

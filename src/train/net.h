@@ -30,6 +30,8 @@ struct net_lora {
     uint64_t seed;       /* of the first a; b begins as 0 */
 };
 
+struct net_device;
+
 struct net_options {
     const struct gpt2_shape *shape;
     size_t n_seqs, seq_len; /* of a micro-batch, at most */
@@ -39,6 +41,9 @@ struct net_options {
     enum gemm_type type;
     float dropout;
     struct pool *pool;
+    struct net_device *device; /* net_device.h; NULL: this processor */
+    bool forward;              /* on a device: no gradients will be wanted */
+    bool profile;              /* on a device: take the time of each part */
 };
 
 /* What a run needs, in bytes. */
@@ -97,6 +102,8 @@ struct net {
     size_t chunk;
     double *losses; /* [N] */
     double seconds[NET_N_PARTS], flops[NET_N_PARTS], mark;
+    void *on_device; /* what a net_device keeps of it; then g, h and arena are not there
+                      */
 };
 
 /* Errors: RUNT_E_INVALID (a pattern that is malformed or matches nothing, a rank that a
@@ -111,6 +118,13 @@ int net_plan(const struct net_options *o, struct net_memory *out, struct runt_er
 int net_load(struct net *n, const struct tensor_source *src, struct runt_err *err);
 /* After n->w changed between from and to: the same in bfloat16 (thread i's part). */
 void net_narrow(struct net *n, unsigned i, size_t from, size_t to);
+/* After all of n->w was filled, and before it is read: a device's copy, bfloat16. */
+int net_filled(struct net *n, struct runt_err *err);
+int net_fetch(const struct net *n, struct runt_err *err);
+/* What products reach alone on all threads, or on the device; FLOP/s. */
+double net_peak(const struct net *n);
+/* Who makes them: "oneDNN on the processor". */
+void net_describe(const struct net *n, char *out, size_t size);
 
 /* One micro-batch.  Gradients of weight times the sum of its losses are added to
  * net->g where `learn`; the sum itself, in nats, over targets that are not -1, comes
@@ -128,6 +142,8 @@ struct net_batch {
     void *ctx;
 };
 double net_run(struct net *n, const struct net_batch *b);
+/* A device's work may fail, and net_run is NAN then: RUNT_E_IO says why. */
+int net_check(const struct net *n, struct runt_err *err);
 
 /* Where the gradients of a block (n_layer: of all else) lie in net->g; false: it has
  * none. */

@@ -1,7 +1,8 @@
 /* Owns the order of operations of a micro-batch: forward as in src/model/gpt2.c, then
  * backward, every thread from top to bottom.  grad_sync stands where a thread reads
  * what others made, or writes over what others may still read. */
-#include "train/net.h"
+#include "train/net_device.h"
+#include "train/net_names.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -65,48 +66,9 @@ static void product(const struct run *r, unsigned i, enum net_part part,
     mark(r, i, part);
 }
 
-/* ---- weights by their place in the block ---- */
-
-enum {
-    NORM1,
-    NORM1_BIAS,
-    QKV,
-    QKV_BIAS,
-    OUT,
-    OUT_BIAS,
-    NORM2,
-    NORM2_BIAS,
-    UP,
-    UP_BIAS,
-    DOWN,
-    DOWN_BIAS,
-    BLOCK_PARAMS
-};
-
-static const char *const block_names[BLOCK_PARAMS] = {
-    "attn_norm.weight",   "attn_norm.bias",   "attn_qkv.weight", "attn_qkv.bias",
-    "attn_output.weight", "attn_output.bias", "ffn_norm.weight", "ffn_norm.bias",
-    "ffn_up.weight",      "ffn_up.bias",      "ffn_down.weight", "ffn_down.bias"};
-
-/* Of the matrices, whose biases follow them: where acts.low has them. */
+/* Of a block's matrices, whose biases follow them: where acts.low has them. */
 static const int low_places[BLOCK_PARAMS] = {
     [QKV] = 0, [OUT] = 1, [UP] = 2, [DOWN] = 3};
-
-static const struct net_param *find(const struct net *n, const char *name)
-{
-    for (size_t p = 0; p < n->n_own; p++)
-        if (!strcmp(n->params[p].desc.name, name))
-            return &n->params[p];
-    return NULL;
-}
-
-static const struct net_param *block_param(const struct net *n, uint32_t layer,
-                                           int which)
-{
-    char name[TENSOR_NAME_MAX];
-    snprintf(name, sizeof name, "blk.%u.%s", layer, block_names[which]);
-    return find(n, name);
-}
 
 static const float *weight(const struct net *n, const struct net_param *p)
 {
@@ -152,7 +114,7 @@ static struct block block_at(const struct run *r, uint32_t layer)
     uint32_t place = 1 + layer * (n->shape.n_head + 2);
     struct block k = {.a = n->acts[layer]};
     for (int i = 0; i < BLOCK_PARAMS; i++)
-        k.p[i] = block_param(n, layer, i);
+        k.p[i] = net_in_block(n, layer, (enum net_place)i);
     k.in = n->x + layer * r->rows * r->width;
     k.out = k.in + r->rows * r->width;
     k.drop_attn = drop_at(r, place);
@@ -264,10 +226,10 @@ static void embed(const struct run *r, unsigned i)
 {
     struct net *n = r->n;
     const struct grad_cpu *cpu = &n->cpu;
-    const struct net_param *table = find(n, "token_embd.weight");
+    const struct net_param *table = net_named(n, "token_embd.weight");
     struct grad_drop d = drop_at(r, 0);
     grad_embed(cpu, i, r->b->n_seqs, r->b->seq_len, r->width, r->b->inputs,
-               weight(n, table), weight(n, find(n, "position_embd.weight")), n->x);
+               weight(n, table), weight(n, net_named(n, "position_embd.weight")), n->x);
     mark(r, i, NET_EMBEDDINGS);
     if (table->lora) {
         const struct net_param *a = &n->params[table->lora], *b = a + 1;
@@ -291,9 +253,7 @@ static void embed(const struct run *r, unsigned i)
 static void head(const struct run *r, unsigned i)
 {
     struct net *n = r->n;
-    const struct net_param *table =
-        find(n, n->shape.tied ? "token_embd.weight" : "output.weight");
-    struct linear l = {table, NULL, n->low_head};
+    struct linear l = {net_table(n), NULL, n->low_head};
     for (size_t from = 0; from < r->rows; from += n->chunk) {
         size_t rows = r->rows - from < n->chunk ? r->rows - from : n->chunk;
         const float *x = n->norm + from * r->width;
@@ -405,11 +365,12 @@ static void embed_back(const struct run *r, unsigned i)
 {
     struct net *n = r->n;
     const struct grad_cpu *cpu = &n->cpu;
-    const struct net_param *table = find(n, "token_embd.weight");
+    const struct net_param *table = net_named(n, "token_embd.weight");
     struct grad_drop d = drop_at(r, 0);
     const float *dx = undropped(r, i, &d);
     grad_embed_back(cpu, i, r->b->n_seqs, r->b->seq_len, r->width, r->b->inputs, dx,
-                    gradient(n, table), gradient(n, find(n, "position_embd.weight")));
+                    gradient(n, table),
+                    gradient(n, net_named(n, "position_embd.weight")));
     mark(r, i, NET_EMBEDDINGS);
     if (table->lora) {
         const struct net_param *a = &n->params[table->lora], *b = a + 1;
@@ -435,8 +396,9 @@ static void backward(const struct run *r, unsigned i)
     pool_range(r->rows * r->width, 64, i, cpu->n_threads, &begin, &end);
     memset(n->dx + begin, 0, (end - begin) * sizeof *n->dx);
     sync(r, i);
-    norm_back(r, i, find(n, "output_norm.weight"), find(n, "output_norm.bias"),
-              n->x + last * r->rows * r->width, n->stat, n->dnorm);
+    norm_back(r, i, net_named(n, "output_norm.weight"),
+              net_named(n, "output_norm.bias"), n->x + last * r->rows * r->width,
+              n->stat, n->dnorm);
     sync(r, i);
     for (uint32_t layer = n->shape.n_layer; layer-- > r->first;) {
         struct block k = block_at(r, layer);
@@ -463,8 +425,9 @@ static void run_thread(void *ctx, unsigned i, unsigned n_threads)
         block_forward(r, i, &k);
     }
     grad_norm(cpu, i, r->rows, r->width, n->x + n->shape.n_layer * r->rows * r->width,
-              weight(n, find(n, "output_norm.weight")),
-              weight(n, find(n, "output_norm.bias")), n->shape.eps, n->norm, n->stat);
+              weight(n, net_named(n, "output_norm.weight")),
+              weight(n, net_named(n, "output_norm.bias")), n->shape.eps, n->norm,
+              n->stat);
     mark(r, i, NET_NORMS);
     sync(r, i);
     head(r, i);
@@ -474,18 +437,14 @@ static void run_thread(void *ctx, unsigned i, unsigned n_threads)
 
 double net_run(struct net *n, const struct net_batch *b)
 {
+    if (n->o.device)
+        return n->o.device->run(n, b);
     struct run r = {.n = n,
                     .b = b,
                     .rows = b->n_seqs * b->seq_len,
                     .width = n->shape.n_embd,
                     .ff = n->shape.n_ff};
-    r.embeddings = !find(n, "token_embd.weight")->frozen ||
-                   find(n, "token_embd.weight")->lora ||
-                   !find(n, "position_embd.weight")->frozen;
-    size_t from, to;
-    while (!r.embeddings && r.first < n->shape.n_layer &&
-           !net_range(n, r.first, &from, &to))
-        r.first++;
+    r.first = net_lowest(n, &r.embeddings);
     pool_run(n->o.pool, run_thread, &r);
     double sum = 0;
     for (size_t k = 0; k < r.rows; k++)

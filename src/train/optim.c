@@ -2,6 +2,7 @@
 #include "train/optim.h"
 
 #include "base/err.h"
+#include "train/net_device.h"
 
 #include <math.h>
 #include <string.h>
@@ -59,8 +60,24 @@ int optim_create(const struct optim_options *o, struct net *net, struct optim **
         memset(p->m + pieces[k].at, 0, pieces[k].n * sizeof *p->m);
         memset(p->v + pieces[k].at, 0, pieces[k].n * sizeof *p->v);
     }
-    *out = p;
-    return 0;
+    int rc = net->o.device ? net->o.device->optim_create(p, err) : 0;
+    if (rc)
+        optim_free(p);
+    else
+        *out = p;
+    return rc;
+}
+
+int optim_filled(struct optim *o, struct runt_err *err)
+{
+    const struct net_device *d = o->net->o.device;
+    return d ? d->optim_put(o, err) : 0;
+}
+
+int optim_fetch(const struct optim *o, struct runt_err *err)
+{
+    const struct net_device *d = o->net->o.device;
+    return d ? d->optim_get(o, err) : 0;
 }
 
 void optim_free(struct optim *o)
@@ -88,6 +105,8 @@ static void norm_thread(void *ctx, unsigned i, unsigned n)
 double optim_squares(struct optim *o)
 {
     double sum = 0;
+    if (o->net->o.device)
+        return o->net->o.device->squares(o);
     pool_run(o->net->o.pool, norm_thread, o);
     for (size_t p = 0; p < o->n_parts; p++)
         sum += o->squares[p];
@@ -142,5 +161,8 @@ void optim_step(struct optim *o, uint64_t step, double norm)
     };
     u.matrix = u.vector;
     u.matrix.keep = (float)(1 - rate * o->o.weight_decay);
-    pool_run(o->net->o.pool, update_thread, &u);
+    if (o->net->o.device)
+        o->net->o.device->update(o, &u.matrix, &u.vector);
+    else
+        pool_run(o->net->o.pool, update_thread, &u);
 }

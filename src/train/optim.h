@@ -40,6 +40,9 @@ struct optim {
 int optim_create(const struct optim_options *o, struct net *net, struct optim **out,
                  struct runt_err *err);
 void optim_free(struct optim *o); /* NULL is fine */
+/* After m and v were filled, and before they are read: a device's copy. */
+int optim_filled(struct optim *o, struct runt_err *err);
+int optim_fetch(const struct optim *o, struct runt_err *err);
 
 /* The norm of net->g; its square over the pieces alone. */
 double optim_squares(struct optim *o);

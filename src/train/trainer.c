@@ -4,6 +4,7 @@
 #include "base/err.h"
 #include "base/file.h"
 #include "base/fold.h"
+#include "train/net_device.h"
 #include "train/shard.h"
 #include "train/train_log.h"
 
@@ -79,16 +80,18 @@ int trainer_plan(const struct trainer_options *o, struct net_memory *out,
 static int enough_memory(const struct trainer_options *o, struct runt_err *err)
 {
     struct net_memory m;
-    size_t have = available();
+    const struct net_device *d = o->net.device;
+    size_t have = d ? d->free_bytes(d) : available();
     int rc = trainer_plan(o, &m, err);
     if (rc || m.total <= have)
         return rc;
-    return err_set(err, RUNT_E_NOMEM,
-                   "a batch of %zu x %zu tokens needs %zu MB of memory, and %zu MB are "
-                   "there; --memory shows what for, --recompute or a smaller --batch "
-                   "with --accumulate need less",
-                   o->net.n_seqs, o->net.seq_len, m.total / 1000000 + 1,
-                   have / 1000000);
+    return err_set(
+        err, RUNT_E_NOMEM,
+        "a batch of %zu x %zu tokens needs %zu MB of%s memory, and %zu MB are "
+        "there; --memory shows what for, --recompute or a smaller --batch "
+        "with --accumulate need less",
+        o->net.n_seqs, o->net.seq_len, m.total / 1000000 + 1, d ? " the GPU's" : "",
+        have / 1000000);
 }
 
 /* ---- beginning ---- */
@@ -132,6 +135,11 @@ static int check(const struct trainer_options *o, struct runt_err *err)
         return err_set(err, RUNT_E_INVALID,
                        "a batch of %zu sequences is too small for %u processes",
                        o->net.n_seqs, comm_size(o->comm));
+    if (o->net.device && comm_size(o->comm) > 1)
+        return err_set(err, RUNT_E_UNSUPPORTED,
+                       "a GPU trains in one process, and these are %u: --device cpu "
+                       "trains in all of them",
+                       comm_size(o->comm));
     return enough_memory(o, err);
 }
 
@@ -364,7 +372,9 @@ static int gradients(struct trainer *t, double *loss, bool *counted,
                                         .poll = sum_up ? shard_poll : NULL,
                                         .ctx = t->shard});
     }
-    int rc = shard_reduce(t->shard, err);
+    int rc = net_check(t->net, err);
+    if (!rc)
+        rc = shard_reduce(t->shard, err);
     if (!rc)
         rc = comm_meet(o->comm, &sum, 1, 0, err);
     *loss = n_targets ? sum / (double)n_targets : (double)NAN;
@@ -394,7 +404,9 @@ static int validate(struct trainer *t, double *loss, struct runt_err *err)
                                                .n_seqs = last - t->first,
                                                .seq_len = len});
     }
-    int rc = comm_meet(o->comm, &sum, 1, 0, err);
+    int rc = net_check(t->net, err);
+    if (!rc)
+        rc = comm_meet(o->comm, &sum, 1, 0, err);
     *loss = n_targets ? sum / (double)n_targets : (double)NAN;
     return rc;
 }
@@ -553,7 +565,9 @@ static int one_step(struct trainer *t, struct trainer_step *s, struct runt_err *
     if (rc)
         return rc;
     norm = optim_squares(t->optim);
-    rc = comm_meet(o->comm, &norm, 1, 0, err);
+    rc = net_check(t->net, err);
+    if (!rc)
+        rc = comm_meet(o->comm, &norm, 1, 0, err);
     if (rc)
         return rc;
     norm = sqrt(norm);
