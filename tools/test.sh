@@ -23,13 +23,14 @@ one() {
 }
 
 one gcc gcc ""
-one clang clang "--suite unit --suite fuzz"
-one sanitize gcc "--suite unit --suite fuzz --suite hostile" -Dbuildtype=debugoptimized -Db_sanitize=address,undefined \
+one clang clang "--suite unit --suite fuzz --no-suite once"
+one sanitize gcc "--suite unit --suite fuzz --suite hostile --no-suite once" \
+    -Dbuildtype=debugoptimized -Db_sanitize=address,undefined \
     -Db_lundef=false
 one mpi gcc "--suite mpi" -Dmpi=enabled -Dtests=disabled
 cuda=
 if command -v nvcc >/dev/null 2>&1 || [ -x /usr/local/cuda/bin/nvcc ]; then
-    one cuda gcc "--suite cuda" -Dcuda=enabled
+    one cuda gcc "test_cuda_run" -Dcuda=enabled -Dtests=disabled
     cuda=cuda=build/test-cuda
 fi
 arm64=$(tools/test_emulated.sh arm64)
