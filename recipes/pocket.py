@@ -9,6 +9,7 @@ already is not made again, and a training that was stopped goes on.  docs/POCKET
 each number is what it is."""
 import argparse
 import hashlib
+import json
 import lzma
 import os
 import re
@@ -22,7 +23,7 @@ MARK = "<|endoftext|>"
 # One document of so many is held out, told by its content; books are not measured.
 HELD_OUT = {"stories": 40, "dialogues": 25, "quotes": 40, "twitch": 40, "books": 0}
 VOCAB = "8192"
-SHAPE = ["--layers", "4", "--heads", "4", "--embd", "256", "--context", "512"]
+SHAPE = ["--layers", "4", "--heads", "4", "--embd", "256"]
 
 
 def documents(path):
@@ -131,14 +132,20 @@ def quote_chats(quotes):
             yield as_chat([WISH[i % 5].format(theme), q])
 
 
+def messages(d):
+    return [{"role": ("user", "assistant")[i % 2], "content": turn.split(": ", 1)[1]}
+            for i, turn in enumerate(d.split("\n"))]
+
+
 def chats(out):
-    """chat-NAME.txt: what is tuned on."""
+    """chat-NAME.txt, and .jsonl: what is tuned on."""
     if os.path.exists(out("chat-quotes.txt")):
         return
     everyday = documents(os.path.join(TOP, "recipes", "everyday.txt"))
     held = [d for d in everyday if int(hashlib.sha256(d.encode()).hexdigest()[:8], 16) % 25 == 0]
     talks = [d for d in map(tidy, documents(out("dialogues.txt"))) if is_usable(d)]
-    write(out("chat-everyday.txt"), [d for d in everyday if d not in held])
+    with open(out("chat-everyday.jsonl"), "w", encoding="utf-8") as f:
+        f.writelines(json.dumps({"messages": messages(d)}) + "\n" for d in everyday if d not in held)
     write(out("chat-val.txt"),
           held + [d for d in map(tidy, documents(out("dialogues.val.txt"))) if is_usable(d)])
     write(out("chat-talks.txt"), talks)
@@ -152,14 +159,21 @@ def train(out, folder, *options):
     """Goes on where it was stopped."""
     if not os.path.exists(out(folder + "/model.gguf")):
         begun = os.path.exists(out(folder + "/log.jsonl"))
-        runt("train", "--out", out(folder), *(["--resume"] if begun else options))
+        how = ["--batch", "8", "--context", "512", "--eval-every", "100", "--eval-tokens", "65536"]
+        runt("train", "--out", out(folder), *(["--resume"] if begun else [*options, *how]))
 
 
-def mixture(out, prefix, **weights):
-    return [w for k, x in weights.items() for w in ("--data", f"{out(prefix + k)}.txt:{x}")]
+def mixture(out, **weights):
+    """Dialogues of our own are messages, by which the model learns that it is talked to; the
+    rest is text."""
+    words = []
+    for name, weight in weights.items():
+        end = ".jsonl" if name == "chat_everyday" else ".txt"
+        words += ["--data", f"{out(name.replace('_', '-') + end)}:{weight}"]
+    return words
 
 
-def validation(out, names):
+def validation(out, *names):
     return [w for k in names for w in ("--val", out(k + ".txt"))]
 
 
@@ -181,14 +195,22 @@ def main():
         runt("tokenizer", "train", "--vocab", VOCAB, "-o", out("tokenizer"),
              *(w for k in kinds for w in ("--data", out(k + ".txt"))))
     train(out, "pre", "--init", "gpt2", "--tokenizer", out("tokenizer"), *SHAPE,
-          *mixture(out, "", stories=2.5, dialogues=4, quotes=3, twitch=0.3, books=1.6),
-          *validation(out, ("stories.val", "dialogues.val", "quotes.val")),
-          "--steps", "3600", "--batch", "8", "--lr", "3e-3", "--min-lr", "1e-5", "--warmup", "100",
-          "--eval-every", "200", "--eval-tokens", "65536")
-    train(out, "chat", "--init", out("pre/model.gguf"), "--mask-prompts",
-          *mixture(out, "chat-", everyday=5, talks=3, stories=2, quotes=1),
-          *validation(out, ("chat-val",)),
-          "--steps", "500", "--batch", "8", "--lr", "5e-4", "--min-lr", "1e-6", "--eval-every", "50")
+          *mixture(out, stories=2.5, dialogues=4, quotes=3, twitch=0.3, books=1.6),
+          *validation(out, "stories.val", "dialogues.val", "quotes.val"),
+          "--steps", "2000", "--lr", "3e-3", "--min-lr", "1.2e-3", "--warmup", "100")
+    train(out, "stories", "--init", out("pre/model.gguf"),
+          *mixture(out, stories=7, dialogues=1.5, quotes=0.8, twitch=0.1, books=0.6),
+          *validation(out, "stories.val", "dialogues.val", "quotes.val"),
+          "--steps", "500", "--lr", "2e-3", "--min-lr", "1.5e-3", "--warmup", "60")
+    train(out, "both", "--init", out("stories/model.gguf"),
+          *mixture(out, stories=6.5, chat_stories=1, chat_everyday=1.2, chat_talks=0.8, quotes=0.4,
+                   twitch=0.1),
+          *validation(out, "stories.val"),
+          "--steps", "1150", "--lr", "1.6e-3", "--min-lr", "1e-5", "--warmup", "40")
+    train(out, "chat", "--init", out("both/model.gguf"),
+          *mixture(out, chat_everyday=5, stories=4, chat_stories=1, chat_talks=0.7, chat_quotes=0.3),
+          *validation(out, "stories.val", "chat-val"),
+          "--steps", "500", "--lr", "1.2e-3", "--min-lr", "1e-5", "--warmup", "20")
     if not os.path.exists(out("pocket")):
         runt("export", out("chat/model.gguf"), out("pocket"), "--type", "bf16")
 

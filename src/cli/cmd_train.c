@@ -16,11 +16,10 @@ const struct cli_verb verb_train = {
     .name = "train",
     .summary = "train or fine-tune a model on text",
     .usage = "train --data FILE --init MODEL --out DIR [options]",
-    .example =
-        "runt train --data quotes.txt --init gpt2.gguf --out tuned --steps 500\n"
-        "runt train --data quotes.txt:2 --data books.txt.xz:1 --init gpt2 "
-        "--tokenizer models/tiny-gpt2 --layers 4 --heads 4 --embd 256 --out fresh\n"
-        "runt train --resume --out tuned",
+    .example = "runt train --data quotes.txt --init gpt2.gguf --out tuned --steps 500\n"
+               "runt train --data quotes.txt:2 --data books.txt.xz:1 --init gpt2 "
+               "--tokenizer models/pocket --layers 4 --heads 4 --embd 256 --out fresh\n"
+               "runt train --resume --out tuned",
     .about = "Trains a model, from scratch or from one that there is, on texts "
              "or dialogues. Checkpoints appear only when complete, so that "
              "--resume goes on from the last one after any interruption, with "

@@ -4,7 +4,7 @@
 Blocks fenced with ```sh run in order, in one scratch folder a document, with `runt` on PATH
 and models/ beside them.  Blocks that need a network or a whole build are fenced with
 ```sh no-run: of those, every verb and option of a `runt` line must be one that the verb's
---help lists."""
+--help lists.  Trainings in blocks fenced with ```sh small take two steps."""
 import glob
 import os
 import re
@@ -46,14 +46,15 @@ def blocks(text):
 def shell_blocks(document):
     out = [b for b in blocks(read(document)) if b[0].split()[:1] == ["sh"]]
     for info, line, _ in out:
-        assert info in ("sh", "sh no-run"), "%s line %d: ```%s" % (document, line - 1, info)
+        assert info in ("sh", "sh small", "sh no-run"), "%s line %d: ```%s" % (document, line - 1, info)
     return out
 
 
 def scratch(document):
     folder = path(document.replace("/", "-"))
     os.makedirs(folder)
-    os.symlink(os.path.join(ROOT, "models"), os.path.join(folder, "models"))
+    for beside in ("models", "demo"):
+        os.symlink(os.path.join(ROOT, beside), os.path.join(folder, beside))
     bin_folder = path("bin")
     if not os.path.exists(bin_folder):
         os.makedirs(bin_folder)
@@ -124,7 +125,9 @@ def commands_in_documents():
                 check_names(lines)
                 if os.environ.get("RUNT_HTTP") == "0" and document.endswith("SERVER.md"):
                     raise Skip("runt was built without libmicrohttpd")
-                if info == "sh":
+                if info == "sh small":
+                    lines = [re.sub(r"--steps \d+", "--steps 2", x) for x in lines]
+                if info in ("sh", "sh small"):
                     run_block(folder, lines)
         end_servers(folder)
 

@@ -1,19 +1,26 @@
 #!/usr/bin/env python3
 """`runt serve` under load, by tests/serve_load.c (RUNT_LOAD names it): 64 clients stream at
 once, and every answer has to be what it is alone.  With RUNT_LONG=1 for 60 seconds, with
-the throughput of `runt bench -b 32` in the same run beside it, and then 10,000 short
-requests; otherwise for 3 seconds and 640 requests.  Prints TAP."""
+the throughput of `runt bench -b 32` in the same run beside it, and then 20,000 short
+requests; otherwise for 3 seconds and 4,000 requests.  Prints TAP."""
 import json
 import os
 import subprocess
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from serve_fixture import Server, main, prompts, tiny
-from tap import SANITIZE, SLOW, Skip, note, runt, test
+from serve_fixture import Server, main, prompts
+from tap import ROOT, SANITIZE, SLOW, Skip, note, path, runt, test
 
 LONG = os.environ.get("RUNT_LONG") == "1"
 CLIENTS = 64
+
+
+def bundled():
+    p = path("pocket.gguf")
+    if not os.path.exists(p):
+        runt("import", os.path.join(ROOT, "models", "pocket"), "-o", p, "--type", "q4_0", "-q")
+    return p
 
 
 def bodies(n, max_tokens):
@@ -43,14 +50,14 @@ def load(server, seconds, texts, requests=0):
 
 
 def bench():
-    r = runt("bench", "-m", tiny(), "-b", "32", "-p", "0", "-n", "128", "-r", "5", "-o",
+    r = runt("bench", "-m", bundled(), "-b", "32", "-p", "0", "-n", "128", "-r", "5", "-o",
              "json")
     return json.loads(r.out)[0]["tokens_per_second"]
 
 
 @test
 def many_streams_at_once():
-    with Server("--log", "none") as s:
+    with Server("--log", "none", model=bundled()) as s:
         before = bench() if LONG else 0
         r = load(s, 60 if LONG else 3, bodies(40, 100))
         if LONG:
@@ -66,7 +73,7 @@ def many_streams_at_once():
 
 @test
 def many_short_requests():
-    with Server("--log", "none") as s:
+    with Server("--log", "none", model=bundled()) as s:
         texts = bodies(20, 4)
         n = 20000 if LONG else 4000
         load(s, 600, texts, requests=n // 2)  # every thread has allocated all it ever does
