@@ -51,11 +51,13 @@ test('plain: the models are as the server has them', async (s) => {
     l.map((o) => [...o.querySelectorAll('b, .figure')].map((e) => e.textContent)));
   assert.deepEqual(rows.map((r) => r[0]), list.map((m) => m.id));
   for (const [k, m] of list.entries()) {
-    assert.match(rows[k][1], /^\d(\.\d)? MB$/);
-    assert(Math.abs(parseFloat(rows[k][1]) * 1e6 - m.runt.file_bytes) <= 50000);
+    assert.match(rows[k][1], /^\d+(\.\d)? [kM]B$/);
+    const unit = rows[k][1].endsWith('MB') ? 1e6 : 1e3;
+    assert(Math.abs(parseFloat(rows[k][1]) * unit - m.runt.file_bytes) <= 0.05 * unit ||
+           Math.abs(parseFloat(rows[k][1]) * unit - m.runt.file_bytes) <= 500);
     assert(Math.abs(parseFloat(rows[k][2]) - m.runt.bits_per_weight) <= 0.05);
   }
-  assert.match(await s.text('#model-facts'), /MB · [\d.]+ bits · \d+ tok\/s/);
+  assert.match(await s.text('#model-facts'), /[kM]B · [\d.]+ bits · \d+ tok\/s/);
 });
 
 test('plain: the panel has the server’s defaults', async (s) => {
@@ -79,7 +81,7 @@ test('plain: side by side', async (s) => {
     assert.deepEqual(columns.map((c) => c[0]), ['f16', 'q8', 'q4']); // by size
     for (const [, text, figures] of columns) {
       assert(text.length > 10);
-      assert.match(figures, /^Size [\d.]+ MB( \([\d.]+% of f16\))? Per weight [\d.]+ bits Speed \d+ tok\/s$/);
+      assert.match(figures, /^Size [\d.]+ [kM]B( \([\d.]+% of f16\))? Per weight [\d.]+ bits Speed \d+ tok\/s$/);
     }
   }
 });
