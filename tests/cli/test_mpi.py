@@ -110,7 +110,7 @@ def only_answers_count():
 @test
 def frozen_weights_and_recomputation():
     needs_mpi()
-    run = [*COMMON, "--steps", "6", "--batch", "2", "--train", r"blk\.[23]\.", "--recompute"]
+    run = [*COMMON, "--steps", "6", "--batch", "2", "--train", r"blk\.1\.", "--recompute"]
     runt(*run, "--out", path("f1"), "-q")
     mpirun(2, *run, "--out", path("f2"), "-q")
     same_losses("f1", "f2", 1e-5)
