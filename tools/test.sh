@@ -14,12 +14,15 @@ one() {
     dir=build/test-$name
     rm -f "$dir/meson-logs/testlog.junit.xml"
     mkdir -p "$dir"
+    since=$(date +%s)
     [ -f "$dir/build.ninja" ] ||
         CC=$compiler meson setup "$dir" -Dwerror=true "$@" >"$dir/setup.log" ||
         { tail -20 "$dir/setup.log"; return; }
     ninja -C "$dir" >"$dir/build.log" 2>&1 || { tail -40 "$dir/build.log"; return; }
+    built=$(date +%s)
     meson test -C "$dir" --no-rebuild --print-errorlogs $suites >"$dir/test.log" 2>&1 ||
         grep -vE '^ *[0-9]+/[0-9]+ .* (OK|SKIP) ' "$dir/test.log" | tail -60
+    echo "$name: built in $((built - since)) s, tested in $(($(date +%s) - built)) s"
 }
 
 one gcc gcc ""
