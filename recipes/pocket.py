@@ -53,6 +53,8 @@ def split(data, out, extra):
         if held:
             write(out(name + ".val.txt"), held)
         write(out(name + ".txt"), learn)
+        if name == "quotes":  # those that name who said them count more than their number
+            write(out("attributed.txt"), [d for d in learn if re.match(r'".*" - \S', d, re.S)])
 
 
 def runt(*words):
@@ -159,7 +161,8 @@ def train(out, folder, *options):
     """Goes on where it was stopped."""
     if not os.path.exists(out(folder + "/model.gguf")):
         begun = os.path.exists(out(folder + "/log.jsonl"))
-        how = ["--batch", "8", "--context", "512", "--eval-every", "100", "--eval-tokens", "65536"]
+        how = ["--batch", "8", "--context", "512", "--eval-every", "250", "--eval-tokens", "98304",
+               "--save-every", "250"]
         runt("train", "--out", out(folder), *(["--resume"] if begun else [*options, *how]))
 
 
@@ -195,22 +198,11 @@ def main():
         runt("tokenizer", "train", "--vocab", VOCAB, "-o", out("tokenizer"),
              *(w for k in kinds for w in ("--data", out(k + ".txt"))))
     train(out, "pre", "--init", "gpt2", "--tokenizer", out("tokenizer"), *SHAPE,
-          *mixture(out, stories=2.5, dialogues=4, quotes=3, twitch=0.3, books=1.6),
+          *mixture(out, stories=22, books=19, quotes=19, attributed=5, dialogues=20, chat_everyday=7,
+                   chat_stories=6, chat_quotes=3, twitch=1),
           *validation(out, "stories.val", "dialogues.val", "quotes.val"),
-          "--steps", "2000", "--lr", "3e-3", "--min-lr", "1.2e-3", "--warmup", "100")
-    train(out, "stories", "--init", out("pre/model.gguf"),
-          *mixture(out, stories=7, dialogues=1.5, quotes=0.8, twitch=0.1, books=0.6),
-          *validation(out, "stories.val", "dialogues.val", "quotes.val"),
-          "--steps", "500", "--lr", "2e-3", "--min-lr", "1.5e-3", "--warmup", "60")
-    train(out, "both", "--init", out("stories/model.gguf"),
-          *mixture(out, stories=6.5, chat_stories=1, chat_everyday=1.2, chat_talks=0.8, quotes=0.4,
-                   twitch=0.1),
-          *validation(out, "stories.val"),
-          "--steps", "1150", "--lr", "1.6e-3", "--min-lr", "1e-5", "--warmup", "40")
-    train(out, "chat", "--init", out("both/model.gguf"),
-          *mixture(out, chat_everyday=5, stories=4, chat_stories=1, chat_talks=0.7, chat_quotes=0.3),
-          *validation(out, "stories.val", "chat-val"),
-          "--steps", "500", "--lr", "1.2e-3", "--min-lr", "1e-5", "--warmup", "20")
+          "--steps", "4500", "--lr", "3e-3", "--min-lr", "1.5e-3", "--warmup", "100",
+          "--weight-decay", "0.3", "--dropout", "0.1")
     if not os.path.exists(out("pocket")):
         runt("export", out("chat/model.gguf"), out("pocket"), "--type", "bf16")
 
