@@ -90,9 +90,8 @@ struct engine {
     struct choice *waiting, **waiting_end;
     struct choice *touched;
     uint64_t n_orders, n_leaves;
-    double woken;               /* when `wake` was last called */
-    bool owes_a_wake;           /* there is news that nobody was told of, */
-    bool urgent;                /*   a first token or an end */
+    double told;                /* when all that was touched was last published */
+    bool owes_a_wake;           /* something was, and nobody was told */
     struct engine_figures step; /* what to add to `figures` */
 };
 

@@ -13,9 +13,10 @@
 enum { MIN_PIECE = 16, MAX_PIECE = 256, FIRST_PROMPT_RATE = 1000 };
 
 static const double STALL_SECONDS = 0.05, QUIET_SECONDS = 0.25;
-/* How long news may wait for more, so that who writes them out is not woken for every
- * token of a small model. */
-static const double WAKE_SECONDS = 0.01;
+/* How long news may wait for more, so that not every token of a small model is written
+ * out by itself: 50 times a second is as smooth as can be seen.  A first token and an
+ * end do not wait. */
+static const double TELL_SECONDS = 0.02;
 
 void engine_touch(struct engine *e, struct choice *c)
 {
@@ -128,12 +129,17 @@ static void list_job(struct engine *e, struct job *j)
     e->ready_end = &j->state->next;
 }
 
-/* By the lock.  True: whoever waits for the job is to hear of it at once. */
-static bool publish_choice(struct choice *c, double now)
+/* What does not wait for more: a job's first token, a choice's end. */
+static bool is_urgent(const struct choice *c)
+{
+    return (c->first > 0 && !(c->job->first > 0)) || c->end;
+}
+
+/* By the lock. */
+static void publish_choice(struct choice *c, double now)
 {
     struct job *j = c->job;
     size_t each = 1 + (size_t)(j->n_top < 0 ? 0 : j->n_top);
-    bool first = c->first > 0 && !(j->first > 0);
     c->touched = false;
     sb_put(&c->news.text, c->fresh.data, c->fresh.len);
     c->fresh.len = 0;
@@ -144,7 +150,7 @@ static bool publish_choice(struct choice *c, double now)
     c->news.n_tokens = c->n_drawn;
     if (c->started > 0 && !(j->started > 0))
         j->started = c->started;
-    if (first)
+    if (c->first > 0 && !(j->first > 0))
         j->first = c->first;
     if (c->end && !c->news.end) {
         c->news.end = c->news.text.failed ? JOB_FAILED : c->end;
@@ -154,19 +160,26 @@ static bool publish_choice(struct choice *c, double now)
             j->done = true;
         }
     }
-    return first || j->done;
 }
 
-/* Move what was made to where others may take it; then free the jobs that nobody
- * waits for. */
-static void publish(struct engine *e)
+/* Move what was made to where others may take it, all or what is urgent; then free the
+ * jobs that nobody waits for. */
+static void publish(struct engine *e, bool all)
 {
     struct job *orphans = NULL;
+    struct choice **at = &e->touched, *c;
     double now = api_seconds();
-    bool urgent = false;
-    for (struct choice *c = e->touched; c; c = c->next_touched) {
+    all |= now - e->told >= TELL_SECONDS;
+    if (all)
+        e->told = now;
+    while ((c = *at)) {
         struct job *j = c->job;
-        urgent |= publish_choice(c, now);
+        if (!all && !is_urgent(c)) {
+            at = &c->next_touched;
+            continue;
+        }
+        *at = c->next_touched;
+        publish_choice(c, now);
         if (!j->state->abandoned && (j->stream || j->done)) {
             list_job(e, j);
             e->owes_a_wake = true;
@@ -175,14 +188,12 @@ static void publish(struct engine *e)
             orphans = j;
         }
     }
-    e->touched = NULL;
     for (size_t i = 0; i < e->n_models; i++) {
         struct model_run *r = e->models[i].run;
         r->n_waiting -= r->n_admitted;
         r->n_admitted = 0;
         r->n_taken = r->n_running;
     }
-    e->urgent |= urgent;
     while (orphans) {
         struct job *j = orphans;
         orphans = j->state->next;
@@ -191,13 +202,11 @@ static void publish(struct engine *e)
 }
 
 /* Without the lock. */
-static void wake(struct engine *e, bool now)
+static void wake(struct engine *e)
 {
-    double t = api_seconds();
-    if (!e->owes_a_wake || !(now || e->urgent || t - e->woken >= WAKE_SECONDS))
+    if (!e->owes_a_wake)
         return;
-    e->woken = t;
-    e->owes_a_wake = e->urgent = false;
+    e->owes_a_wake = false;
     e->o.wake(e->o.ctx);
 }
 
@@ -394,12 +403,12 @@ void *engine_work(void *arg)
         if (e->has_cancelled || e->stop)
             end_cancelled(e);
         add_figures(e);
-        publish(e);
         bool idle = !n_running(e) && !e->waiting;
+        publish(e, idle);
         if (idle && e->stop)
             break;
         pthread_mutex_unlock(&e->lock);
-        wake(e, idle);
+        wake(e);
         admit(e);
         for (size_t i = 0; i < e->n_models; i++) {
             run_pass(e, &e->models[i]);
@@ -410,6 +419,6 @@ void *engine_work(void *arg)
             pthread_cond_wait(&e->work, &e->lock);
     }
     pthread_mutex_unlock(&e->lock);
-    wake(e, true);
+    wake(e);
     return NULL;
 }
