@@ -66,6 +66,11 @@ struct runt_sampler {
     } * ranked; /* [n_vocab], of typical sampling; or NULL */
 };
 
+/* ---- likeliest.c ---- */
+
+/* The first of the likeliest of n tokens; -1 when a logit is no number. */
+int32_t likeliest(const float *logits, size_t n);
+
 /* ---- stages.c ---- */
 
 /* Logits that are added to or multiplied stay finite. */

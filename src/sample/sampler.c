@@ -5,7 +5,6 @@
 #include "base/err.h"
 #include "base/mem.h"
 
-#include <float.h>
 #include <math.h>
 #include <string.h>
 
@@ -410,29 +409,6 @@ static bool is_greedy(const struct runt_sampler *s)
 {
     return s->o.temp == 0 && s->n_plan == 1 && s->plan[0] == STAGE_TEMPERATURE &&
            !s->constraint && !s->bias;
-}
-
-/* The first of the likeliest tokens; -1 when a logit is no number.  As whole numbers of
- * the same order, which compilers compare many at a time. */
-static int32_t likeliest(const float *logits, size_t n)
-{
-    int32_t most = INT32_MIN, broken = 0;
-    for (size_t i = 0; i < n; i++) {
-        int32_t x;
-        memcpy(&x, &logits[i], sizeof x);
-        broken |= (x & 0x7f800000) == 0x7f800000;
-        x ^= (x >> 31) & 0x7fffffff;
-        most = x > most ? x : most;
-    }
-    if (broken)
-        return -1;
-    most ^= (most >> 31) & 0x7fffffff;
-    float best;
-    memcpy(&best, &most, sizeof best);
-    size_t i = 0;
-    while (logits[i] != best)
-        i++;
-    return (int32_t)i;
 }
 
 int runt_sampler_pick(runt_sampler *s, const float *logits, int32_t *token,
