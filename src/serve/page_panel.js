@@ -13,6 +13,8 @@ const panel = (() => {
       hint: 'Only the likeliest that together have this probability; 1: all.'},
     {key: 'min_p', label: 'Min-p', min: 0, max: 1, step: 0.01, usual: 0.05,
       hint: 'Only those at least this fraction as likely as the likeliest; 0: all.'},
+    {key: 'typical_p', label: 'Typical', min: 0, max: 1, step: 0.01, usual: 1,
+      hint: 'Only tokens about as surprising as usual that together have this probability; 1: all.'},
     {key: 'repeat_penalty', label: 'Repeat penalty', min: 0.5, max: 2, step: 0.05, usual: 1,
       hint: 'Above 1, tokens seen lately become less likely.'},
     {key: 'repeat_last_n', label: 'Penalty window', min: 0, max: 4096, slide: 512, step: 1, usual: 64,
@@ -21,6 +23,12 @@ const panel = (() => {
       hint: 'Against each time a token was used.'},
     {key: 'presence_penalty', label: 'Presence penalty', min: -2, max: 2, step: 0.1, usual: 0,
       hint: 'Against tokens that were used at all.'},
+    {key: 'dry_multiplier', label: 'DRY', min: 0, max: 100, slide: 2, step: 0.1, usual: 0,
+      hint: 'Against going on with what was said before, the more the longer it is; 0: off.'},
+    {key: 'mirostat', label: 'Mirostat', min: 0, max: 2, step: 2, usual: 0,
+      hint: '2 keeps the surprise near a target, instead of top-k, top-p, min-p and typical; 0: off.'},
+    {key: 'mirostat_tau', label: 'Mirostat\u2019s target', min: 0, max: 100, slide: 10, step: 0.1, usual: 5,
+      hint: 'The surprise of a token, in bits.'},
     {key: 'seed', label: 'Seed', min: 0, max: Number.MAX_SAFE_INTEGER, step: 1, none: 'random',
       hint: 'The same seed, the same answer.'},
     {key: 'max_tokens', label: 'Longest answer', min: 1, max: 1000000, step: 1, none: 'no limit',
@@ -43,6 +51,7 @@ const panel = (() => {
     if (!Number.isFinite(x)) return 'This is no number.';
     if (x < f.min || x > f.max) return 'From ' + f.min + ' to ' + f.max + '.';
     if (f.step === 1 && !Number.isInteger(x)) return 'A whole number, please.';
+    if (f.step > 1 && (x - f.min) % f.step) return f.min + ' or ' + (f.min + f.step) + '.';
     return '';
   }
 

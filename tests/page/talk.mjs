@@ -226,13 +226,17 @@ test('only what was changed is sent; it is remembered, and goes back to the defa
   await page.fill('#set-frequency_penalty', '-0.5');
   await page.fill('#set-presence_penalty', '0.25');
   await page.fill('#set-repeat_last_n', '128');
+  await page.fill('#set-typical_p', '0.95');
+  await page.fill('#set-dry_multiplier', '0.8');
+  await page.fill('#set-mirostat', '2');
+  await page.fill('#set-mirostat_tau', '3.5');
   await page.fill('#set-seed', '9007199254740991');
   await page.fill('#set-max_tokens', '50');
   await page.fill('#system', 'Be brief.');
   await s.talk('Go');
   const wanted = {temperature: 0.3, top_k: 7, min_p: 0.1, top_p: 0.9, repeat_penalty: 1.1,
     frequency_penalty: -0.5, presence_penalty: 0.25, repeat_last_n: 128,
-    seed: 9007199254740991, max_tokens: 50};
+    typical_p: 0.95, dry_multiplier: 0.8, mirostat: 2, mirostat_tau: 3.5, seed: 9007199254740991, max_tokens: 50};
   const {model, messages, stream, stream_options, ...sampling} = mock.asked[0];
   assert.deepEqual(sampling, wanted);
   assert.deepEqual(messages[0], {role: 'system', content: 'Be brief.'});
@@ -257,6 +261,7 @@ test('values out of range are told and not taken', async (s) => {
   await page.fill('#set-temperature', '1.5');
   for (const [field, value, words] of [['temperature', '2.1', 'From 0 to 2.'],
     ['temperature', 'hot', 'This is no number.'], ['top_k', '1.5', 'A whole number, please.'],
+    ['mirostat', '1', '0 or 2.'],
     ['top_p', '', 'A number, please.'], ['seed', '-1', 'From 0 to'],
     ['max_tokens', '0', 'From 1 to'], ['seed', '1e999', 'This is no number.']]) {
     await page.fill('#set-' + field, value);
