@@ -33,7 +33,7 @@ static void defaults(struct train_setup *s)
         .keep = 2,
         .eval_every = 100,
         .eval_tokens = 16384,
-        .lr = 3e-4,
+        .lr = -1,
         .min_lr = -1,
         .lora_alpha = -1,
         .weight_decay = 0.1,
@@ -74,7 +74,8 @@ static struct cli_option *table(struct train_setup *s)
          65536},
         {"--context", NULL, CLI_INT, &s->context, "N",
          "tokens a sequence, 0: the model's (from scratch 256)", 0, 1 << 20},
-        {"--lr", NULL, CLI_REAL, &s->lr, "X", "learning rate", 0, 1e3},
+        {"--lr", NULL, CLI_REAL, &s->lr, "X",
+         "learning rate, -1: 0.0003, of adapters 0.003", -1, 1e3},
         {"--min-lr", NULL, CLI_REAL, &s->min_lr, "X", "at the end, -1: a tenth of --lr",
          -1, 1e3},
         {"--warmup", NULL, CLI_INT, &s->warmup, "N",
@@ -609,6 +610,13 @@ static int keep_precision(struct train_setup *s, bool bf16, struct runt_err *err
                : err_nomem(err, "arguments");
 }
 
+/* Adapters want about ten times the rate of weights (Schulman et al. 2025, "LoRA
+ * Without Regret"). */
+static double learning_rate(const struct train_setup *s)
+{
+    return s->lr >= 0 ? s->lr : s->lora ? 3e-3 : 3e-4;
+}
+
 int train_setup_options(struct train_setup *s, struct trainer_options *out,
                         struct runt_err *err)
 {
@@ -621,6 +629,7 @@ int train_setup_options(struct train_setup *s, struct trainer_options *out,
     enum optim_schedule schedule = OPTIM_COSINE;
     find_schedule(s->schedule, &schedule);
     int64_t warmup = s->steps / 10 < 100 ? s->steps / 10 : 100;
+    double lr = learning_rate(s);
     *out = (struct trainer_options){
         .net = {.shape = &s->shape,
                 .n_seqs = (size_t)s->batch,
@@ -636,8 +645,8 @@ int train_setup_options(struct train_setup *s, struct trainer_options *out,
                 .pool = s->pool,
                 .device = s->device,
                 .profile = s->profile},
-        .optim = {.lr = s->lr,
-                  .min_lr = s->min_lr < 0 ? s->lr / 10 : s->min_lr,
+        .optim = {.lr = lr,
+                  .min_lr = s->min_lr < 0 ? lr / 10 : s->min_lr,
                   .warmup = (uint64_t)(s->warmup < 0 ? warmup : s->warmup),
                   .steps = (uint64_t)s->steps,
                   .schedule = schedule,
