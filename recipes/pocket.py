@@ -161,7 +161,7 @@ def train(out, folder, *options):
     """Goes on where it was stopped."""
     if not os.path.exists(out(folder + "/model.gguf")):
         begun = os.path.exists(out(folder + "/log.jsonl"))
-        how = ["--batch", "8", "--context", "512", "--weight-decay", "0.3", "--dropout", "0.1",
+        how = ["--batch", "8", "--context", "512", "--weight-decay", "0.3",
                "--eval-every", "250", "--eval-tokens", "98304", "--save-every", "250"]
         runt("train", "--out", out(folder), *(["--resume"] if begun else [*options, *how]))
 
@@ -201,15 +201,22 @@ def main():
           *mixture(out, stories=22, books=19, quotes=19, attributed=5, dialogues=20, chat_everyday=7,
                    chat_stories=6, chat_quotes=3, twitch=1),
           *validation(out, "stories.val", "dialogues.val", "quotes.val"),
-          "--steps", "2000", "--lr", "3e-3", "--min-lr", "2.4e-3", "--warmup", "100")
+          "--steps", "2000", "--lr", "3e-3", "--min-lr", "2.4e-3", "--warmup", "100",
+          "--dropout", "0.1")
     train(out, "talk", "--init", out("pre/model.gguf"),
           *mixture(out, stories=38, chat_stories=7, quotes=12, attributed=6, chat_everyday=17,
                    chat_talks=11, chat_quotes=2, books=6, twitch=1),
           *validation(out, "stories.val", "quotes.val", "chat-val"),
-          "--steps", "5800", "--lr", "2.4e-3", "--min-lr", "1e-5", "--schedule", "linear",
-          "--warmup", "20")
+          "--steps", "4000", "--lr", "2.4e-3", "--min-lr", "7.5e-4", "--schedule", "linear",
+          "--warmup", "20", "--dropout", "0.1")
+    train(out, "chat", "--init", out("talk/model.gguf"),
+          *mixture(out, stories=30, chat_stories=6, quotes=8, attributed=6, chat_everyday=40,
+                   chat_talks=6, chat_quotes=2, books=2),
+          *validation(out, "stories.val", "quotes.val", "chat-val"),
+          "--steps", "2600", "--lr", "7.5e-4", "--min-lr", "1e-5", "--schedule", "linear",
+          "--warmup", "20", "--dropout", "0.05")
     if not os.path.exists(out("pocket")):
-        runt("export", out("talk/model.gguf"), out("pocket"), "--type", "bf16")
+        runt("export", out("chat/model.gguf"), out("pocket"), "--type", "bf16")
 
 
 if __name__ == "__main__":
