@@ -20,7 +20,9 @@ one() {
         { tail -20 "$dir/setup.log"; return; }
     ninja -C "$dir" >"$dir/build.log" 2>&1 || { tail -40 "$dir/build.log"; return; }
     built=$(date +%s)
-    meson test -C "$dir" --no-rebuild --print-errorlogs $suites >"$dir/test.log" 2>&1 ||
+    # One more than cores: many tests wait for a clock, a browser or a process.
+    meson test -C "$dir" --no-rebuild --num-processes $(($(nproc) + 1)) --print-errorlogs \
+        $suites >"$dir/test.log" 2>&1 ||
         grep -vE '^ *[0-9]+/[0-9]+ .* (OK|SKIP) ' "$dir/test.log" | tail -60
     echo "$name: built in $((built - since)) s, tested in $(($(date +%s) - built)) s"
 }
