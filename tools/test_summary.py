@@ -6,6 +6,8 @@ usage: test_summary.py NAME=BUILDDIR|NAME=FILE.xml...
 Every case counts: a TAP test by its cases, any other as one.  Failed and skipped cases are
 listed by name; a test program that died counts as a failed case.
 """
+import json
+import os
 import sys
 import xml.etree.ElementTree as ET
 
@@ -29,6 +31,18 @@ def cases(path):
             yield f'{suite.get("name")}: the program itself', "failed"
 
 
+def died(build):
+    """Tests whose cases all passed and whose program failed all the same, which JUnit leaves out."""
+    path = f"{build}/meson-logs/testlog.json"
+    if not os.path.exists(path):
+        return
+    with open(path, encoding="utf-8") as f:
+        for test in map(json.loads, f):
+            if test["result"] in ("ERROR", "TIMEOUT", "INTERRUPT") and \
+                    not any(line.startswith("not ok") for line in test.get("stdout", "").splitlines()):
+                yield f'{test["name"].split(":")[-1]}: the program itself', "failed"
+
+
 def main():
     total = {"passed": 0, "failed": 0, "skipped": 0}
     skipped = set()
@@ -37,7 +51,7 @@ def main():
         count = {"passed": 0, "failed": 0, "skipped": 0}
         path = build if build.endswith(".xml") else f"{build}/meson-logs/testlog.junit.xml"
         try:
-            results = list(cases(path))
+            results = [*cases(path), *died(build)]
         except (OSError, ET.ParseError) as e:
             results = [(f"{name}: no results ({e})", "failed")]
         for case, result in results:
