@@ -89,7 +89,7 @@ def main():
     print("1. The bundled model, tuned on demo/quips.txt:\n", flush=True)
     last_line(run("import", os.path.join("models", "pocket"), "-o", base))
     run("train", "--init", base, "--data", learn, "--val", held_out, "--out", tuned, "--steps",
-        str(STEPS), "--batch", "16", "--context", "64", "--lr", "5e-4", "--dropout", "0.1",
+        str(STEPS), "--batch", "16", "--context", "64", "--lr", "1e-4", "--dropout", "0.1",
         "--eval-every", "20", "--save-every", "0", show=True)
 
     print("\n2. Made smaller:\n", flush=True)
