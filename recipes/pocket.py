@@ -36,20 +36,29 @@ def write(path, docs):
         f.write("".join(d + "\n" + MARK + "\n" for d in docs))
 
 
-def split(data, out, extra):
-    """NAME.txt to learn from and NAME.val.txt to measure by; no document of `extra`, and none
-    of the openings that judge the chat, is learned from."""
+def number(d):
+    """Of a document, by its content."""
+    return int(hashlib.sha256(d.encode()).hexdigest()[:8], 16)
+
+
+def refuse_openings(docs, name):
+    """What the chat is judged by is not learned from."""
+    everything = "\n".join(docs).lower()
     with open(os.path.join(TOP, "tests", "data", "openings.txt"), encoding="utf-8") as f:
-        openings = [turn.lower() for line in f for turn in line.rstrip("\n").split("\t")[:1]]
+        for line in f:
+            assert line.split("\t")[0].lower() not in everything, "an opening is in " + name
+
+
+def split(data, out, extra):
+    """NAME.txt to learn from and NAME.val.txt to measure by; no document of `extra` is learned
+    from."""
     for name, every in HELD_OUT.items():
         if os.path.exists(out(name + ".txt")):
             continue
         learn, held = [], []
         for d in documents(os.path.join(data, name + ".txt.xz")):
-            h = int(hashlib.sha256(d.encode()).hexdigest()[:8], 16)
-            (held if d in extra or (every and h % every == 0) else learn).append(d)
-        everything = "\n".join(learn).lower()
-        assert not any(o in everything for o in openings), "an opening is in the data: " + name
+            (held if d in extra or (every and number(d) % every == 0) else learn).append(d)
+        refuse_openings(learn, name)
         if held:
             write(out(name + ".val.txt"), held)
         write(out(name + ".txt"), learn)
@@ -144,7 +153,8 @@ def chats(out):
     if os.path.exists(out("chat-quotes.txt")):
         return
     everyday = documents(os.path.join(TOP, "recipes", "everyday.txt"))
-    held = [d for d in everyday if int(hashlib.sha256(d.encode()).hexdigest()[:8], 16) % 25 == 0]
+    refuse_openings(everyday, "everyday.txt")
+    held = [d for d in everyday if number(d) % 25 == 0]
     talks = [d for d in map(tidy, documents(out("dialogues.txt"))) if is_usable(d)]
     with open(out("chat-everyday.jsonl"), "w", encoding="utf-8") as f:
         f.writelines(json.dumps({"messages": messages(d)}) + "\n" for d in everyday if d not in held)

@@ -53,8 +53,8 @@ __attribute__((target("avx2"))) static int32_t search_avx2(const float *logits,
 int32_t likeliest(const float *logits, size_t n)
 {
 #if defined(__x86_64__)
-    if (__builtin_cpu_supports(
-            "avx2")) /* known since the start: asking costs nothing */
+    /* what is asked here is known since the start and costs nothing; CPUID would */
+    if (__builtin_cpu_supports("avx2"))
         return search_avx2(logits, n);
 #endif
     return search(logits, n);

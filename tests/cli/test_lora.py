@@ -87,6 +87,13 @@ def lines_of(memory):
 
 
 @test
+def the_rate_where_none_is_named():
+    for rank, rate in (("4", 3e-3), ("0", 3e-4)):
+        train("rate" + rank, "--lora", rank, "--lr", "-1", "--warmup", "0", "--steps", "1", "-q")
+        assert abs(log("rate" + rank)[-1]["lr"] - rate) < rate / 9, log("rate" + rank)
+
+
+@test
 def it_learns():
     adapter()
     with case("the loss falls"):
