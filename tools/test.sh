@@ -1,7 +1,7 @@
 #!/bin/sh
-# Every test with gcc, of which units and fuzzing corpora again, and hostile files, abuse of the
-# server and the chat only there, under AddressSanitizer and UBSan; units and fuzzing corpora with
-# clang too; training over MPI; where nvcc is, a build with CUDA; the kernels on emulated AArch64.
+# Every test with gcc; with clang, under AddressSanitizer and UBSan, units and fuzzing corpora
+# again, and hostile files, abuse of the server and the chat only there; training over MPI, and
+# where nvcc is, with CUDA; the kernels on emulated AArch64.
 set -u
 cd "$(dirname "$0")/.."
 [ -n "${RUNT_TEST_DATA:-}" ] || echo "RUNT_TEST_DATA is not set: some tests will be skipped"
@@ -28,16 +28,14 @@ one() {
 }
 
 one gcc gcc "--no-suite hostile"
-one clang clang "--suite unit --suite fuzz --no-suite once"
-one sanitize gcc "--suite unit --suite fuzz --suite hostile --no-suite once" \
+one sanitize clang "--suite unit --suite fuzz --suite hostile --no-suite once" \
     -Dbuildtype=debugoptimized -Db_sanitize=address,undefined \
     -Db_lundef=false
-one mpi gcc "--suite mpi" -Dmpi=enabled -Dtests=disabled
-cuda=
 if command -v nvcc >/dev/null 2>&1 || [ -x /usr/local/cuda/bin/nvcc ]; then
-    one cuda gcc "test_cuda_run" -Dcuda=enabled -Dtests=disabled
-    cuda=cuda=build/test-cuda
+    one parallel gcc "--suite mpi --suite cuda" -Dmpi=enabled -Dcuda=enabled -Dtests=disabled
+else
+    one parallel gcc "--suite mpi" -Dmpi=enabled -Dtests=disabled
 fi
 arm64=$(tools/test_emulated.sh arm64)
-exec python3 tools/test_summary.py gcc=build/test-gcc clang=build/test-clang \
-    sanitize=build/test-sanitize mpi=build/test-mpi $cuda $arm64
+exec python3 tools/test_summary.py gcc=build/test-gcc sanitize=build/test-sanitize \
+    parallel=build/test-parallel $arm64
