@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """Checks the form of a file of dialogues and prints what it holds.
 
-usage: check_dialogues.py [FILE]    (everyday.txt beside this script)
+usage: check_dialogues.py [FILE]    (everyday.txt.xz beside this script; also not compressed)
 
 A document is lines that begin with "User: " and "Bot: " in turn, the first with User: and
 the last with Bot:, and is closed by a line <|endoftext|>.  Exits 1 if anything is amiss.
 """
 import collections
+import lzma
 import os
 import re
 import sys
@@ -30,8 +31,8 @@ def key(s):
 
 def main():
     path = sys.argv[1] if len(sys.argv) > 1 else os.path.join(
-        os.path.dirname(os.path.abspath(__file__)), "everyday.txt")
-    with open(path, "rb") as f:
+        os.path.dirname(os.path.abspath(__file__)), "everyday.txt.xz")
+    with (lzma.open if path.endswith(".xz") else open)(path, "rb") as f:
         raw = f.read()
     bad = []
 

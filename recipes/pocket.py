@@ -22,6 +22,8 @@ MARK = "<|endoftext|>"
 
 # One document of so many is held out, told by its content; books are not measured.
 HELD_OUT = {"stories": 40, "dialogues": 25, "quotes": 40, "twitch": 40, "books": 0}
+# Our own conversations grew while the model learned: so many of them were there in its stages.
+EVERYDAY = (2654, 3798, 9190, 13473)
 VOCAB = "8192"
 SHAPE = ["--layers", "4", "--heads", "4", "--embd", "256"]
 
@@ -149,15 +151,18 @@ def messages(d):
 
 
 def chats(out):
-    """chat-NAME.txt, and .jsonl: what is tuned on."""
+    """chat-NAME.txt, and everyday-NUMBER.jsonl: what is tuned on."""
     if os.path.exists(out("chat-quotes.txt")):
         return
-    everyday = documents(os.path.join(TOP, "recipes", "everyday.txt"))
-    refuse_openings(everyday, "everyday.txt")
+    everyday = documents(os.path.join(TOP, "recipes", "everyday.txt.xz"))
+    refuse_openings(everyday, "everyday.txt.xz")
     held = [d for d in everyday if number(d) % 25 == 0]
     talks = [d for d in map(tidy, documents(out("dialogues.txt"))) if is_usable(d)]
-    with open(out("chat-everyday.jsonl"), "w", encoding="utf-8") as f:
-        f.writelines(json.dumps({"messages": messages(d)}) + "\n" for d in everyday if d not in held)
+    for n in EVERYDAY:
+        with open(out(f"everyday-{n}.jsonl"), "w", encoding="utf-8") as f:
+            f.writelines(json.dumps({"messages": messages(d)}) + "\n"
+                         for d in everyday[:n] if number(d) % 25)
+    write(out("everyday.val.txt"), held)
     write(out("chat-val.txt"),
           held + [d for d in map(tidy, documents(out("dialogues.val.txt"))) if is_usable(d)])
     write(out("chat-talks.txt"), talks)
@@ -181,7 +186,7 @@ def mixture(out, **weights):
     rest is text."""
     words = []
     for name, weight in weights.items():
-        end = ".jsonl" if name == "chat_everyday" else ".txt"
+        end = ".jsonl" if name.startswith("everyday_") else ".txt"
         words += ["--data", f"{out(name.replace('_', '-') + end)}:{weight}"]
     return words
 
@@ -208,23 +213,36 @@ def main():
         runt("tokenizer", "train", "--vocab", VOCAB, "-o", out("tokenizer"),
              *(w for k in kinds for w in ("--data", out(k + ".txt"))))
     train(out, "pre", "--init", "gpt2", "--tokenizer", out("tokenizer"), *SHAPE,
-          *mixture(out, stories=22, books=19, quotes=19, attributed=5, dialogues=20, chat_everyday=7,
+          *mixture(out, stories=22, books=19, quotes=19, attributed=5, dialogues=20, everyday_2654=7,
                    chat_stories=6, chat_quotes=3, twitch=1),
           *validation(out, "stories.val", "dialogues.val", "quotes.val"),
           "--steps", "2000", "--lr", "3e-3", "--min-lr", "2.4e-3", "--warmup", "100",
           "--dropout", "0.1")
     train(out, "talk", "--init", out("pre/model.gguf"),
-          *mixture(out, stories=38, chat_stories=7, quotes=12, attributed=6, chat_everyday=17,
+          *mixture(out, stories=38, chat_stories=7, quotes=12, attributed=6, everyday_2654=17,
                    chat_talks=11, chat_quotes=2, books=6, twitch=1),
           *validation(out, "stories.val", "quotes.val", "chat-val"),
           "--steps", "4000", "--lr", "2.4e-3", "--min-lr", "7.5e-4", "--schedule", "linear",
           "--warmup", "20", "--dropout", "0.1")
-    train(out, "chat", "--init", out("talk/model.gguf"),
-          *mixture(out, stories=30, chat_stories=6, quotes=8, attributed=6, chat_everyday=40,
-                   chat_talks=6, chat_quotes=2, books=2),
-          *validation(out, "stories.val", "quotes.val", "chat-val"),
-          "--steps", "2600", "--lr", "7.5e-4", "--min-lr", "1e-5", "--schedule", "linear",
-          "--warmup", "20", "--dropout", "0.05")
+    train(out, "more", "--init", out("talk/model.gguf"),
+          *mixture(out, stories=28, chat_stories=8, quotes=6, attributed=6, everyday_3798=42,
+                   chat_talks=6, chat_quotes=1, books=3),
+          *validation(out, "stories.val", "quotes.val", "everyday.val"),
+          "--steps", "1479", "--lr", "1.5e-3", "--min-lr", "1.3e-3", "--schedule", "linear",
+          "--warmup", "50", "--dropout", "0.1")
+    train(out, "still-more", "--init", out("more/model.gguf"),
+          *mixture(out, stories=26, chat_stories=6, quotes=6, attributed=6, everyday_9190=48,
+                   chat_talks=4, chat_quotes=1, books=3),
+          *validation(out, "stories.val", "quotes.val", "everyday.val"),
+          "--steps", "1500", "--lr", "1.3e-3", "--min-lr", "1.2e-3", "--schedule", "linear",
+          "--warmup", "20", "--dropout", "0.1")
+    train(out, "all", "--init", out("still-more/model.gguf"),
+          *mixture(out, stories=24, chat_stories=6, quotes=5, attributed=5, everyday_13473=54,
+                   chat_talks=3, chat_quotes=1, books=2),
+          *validation(out, "stories.val", "quotes.val", "everyday.val"),
+          "--steps", "3200", "--lr", "1.25e-3", "--min-lr", "7.5e-4", "--schedule", "linear",
+          "--warmup", "20", "--dropout", "0.1")
+    train(out, "chat", "--init", out("all/model.gguf"),
     if not os.path.exists(out("pocket")):
         runt("export", out("chat/model.gguf"), out("pocket"), "--type", "bf16")
 
