@@ -51,10 +51,10 @@ _turn = 0
 
 def in_turn(verbs):
     """Half of the verbs, this time these and next time the others: they share their reader, and
-    each is a process.  With RUNT_LONG all of them, every time."""
+    each is a process.  With RUNT_LONG=1 all of them, every time."""
     global _turn
     _turn += 1
-    return verbs if os.environ.get("RUNT_LONG") else [
+    return verbs if os.environ.get("RUNT_LONG") == "1" else [
         v for i, v in enumerate(verbs) if len(verbs) < 2 or (i + _turn) % 2]
 
 
