@@ -243,6 +243,11 @@ def main():
           "--steps", "3200", "--lr", "1.25e-3", "--min-lr", "7.5e-4", "--schedule", "linear",
           "--warmup", "20", "--dropout", "0.1")
     train(out, "chat", "--init", out("all/model.gguf"),
+          *mixture(out, stories=22, chat_stories=5, quotes=5, attributed=5, everyday_13473=59,
+                   chat_talks=2, chat_quotes=1, books=1),
+          *validation(out, "stories.val", "quotes.val", "everyday.val"),
+          "--steps", "3800", "--lr", "7.5e-4", "--min-lr", "1e-5", "--schedule", "linear",
+          "--warmup", "20", "--dropout", "0.05")
     if not os.path.exists(out("pocket")):
         runt("export", out("chat/model.gguf"), out("pocket"), "--type", "bf16")
 
