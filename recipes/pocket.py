@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The pocket model from nothing: the recipe of models/pocket, one stage after another.
 
-    recipes/pocket.py DATA OUT [--held-out FILE]
+    recipes/pocket.py DATA OUT [--held-out FILE] [--quick]
 
 DATA is a folder with stories, dialogues, quotes, twitch and books as NAME.txt.xz, whose
 documents are separated by lines of <|endoftext|>.  OUT gets all that is made; what is there
@@ -17,7 +17,7 @@ import subprocess
 import sys
 
 TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-RUNT = os.path.join(TOP, "build", "runt")
+RUNT = os.environ.get("RUNT_BIN") or os.path.join(TOP, "build", "runt")
 MARK = "<|endoftext|>"
 
 # One document of so many is held out, told by its content; books are not measured.
@@ -25,6 +25,7 @@ HELD_OUT = {"stories": 40, "dialogues": 25, "quotes": 40, "twitch": 40, "books":
 # Our own conversations grew while the model learned: so many of them were there in its stages.
 EVERYDAY = (2654, 3798, 9190, 13473)
 VOCAB = "8192"
+QUICK = []  # options of a run that only tries the script
 SHAPE = ["--layers", "4", "--heads", "4", "--embd", "256"]
 
 
@@ -176,9 +177,11 @@ def train(out, folder, *options):
     """Goes on where it was stopped."""
     if not os.path.exists(out(folder + "/model.gguf")):
         begun = os.path.exists(out(folder + "/log.jsonl"))
-        how = ["--batch", "8", "--context", "512", "--weight-decay", "0.3",
-               "--eval-every", "250", "--eval-tokens", "98304", "--save-every", "250"]
-        runt("train", "--out", out(folder), *(["--resume"] if begun else [*options, *how]))
+        how = QUICK if QUICK else [
+            "--batch", "8", "--context", "512", "--eval-every", "250", "--eval-tokens", "98304",
+            "--save-every", "250"]
+        runt("train", "--out", out(folder),
+             *(["--resume"] if begun else [*options, "--weight-decay", "0.3", *how]))
 
 
 def mixture(out, **weights):
@@ -200,7 +203,10 @@ def main():
     parser.add_argument("data")
     parser.add_argument("out")
     parser.add_argument("--held-out", help="a file whose documents are not learned from")
+    parser.add_argument("--quick", action="store_true", help="two small steps a stage: does it work?")
     args = parser.parse_args()
+    if args.quick:
+        QUICK.extend(["--steps", "2", "--batch", "2", "--context", "64", "--eval-tokens", "256"])
     os.makedirs(args.out, exist_ok=True)
 
     def out(name):
