@@ -254,8 +254,14 @@ def main():
           *validation(out, "stories.val", "quotes.val", "everyday.val"),
           "--steps", "3800", "--lr", "7.5e-4", "--min-lr", "1e-5", "--schedule", "linear",
           "--warmup", "20", "--dropout", "0.05")
+    train(out, "last", "--init", out("chat/model.gguf"),
+          *mixture(out, stories=11, chat_stories=4, quotes=3, attributed=4, everyday_13473=76,
+                   chat_talks=1, chat_quotes=1),
+          *validation(out, "stories.val", "quotes.val", "everyday.val"),
+          "--steps", "1900", "--lr", "7.5e-4", "--min-lr", "1e-5", "--schedule", "linear",
+          "--warmup", "20", "--dropout", "0.02")
     if not os.path.exists(out("pocket")):
-        runt("export", out("chat/model.gguf"), out("pocket"), "--type", "bf16")
+        runt("export", out("last/model.gguf"), out("pocket"), "--type", "bf16")
 
 
 if __name__ == "__main__":

@@ -95,7 +95,9 @@ def main():
     print("\n2. Made smaller:\n", flush=True)
     tuned = os.path.join(tuned, "model.gguf")
     files = [("before tuning", base), ("tuned, float", tuned)]
-    for name, kind, more in (("8 bits", "q8_0", []), ("4 bits", "r4", ["--calib", learn])):
+    for name, kind, more in (
+            ("8 bits", "q8_0", []),
+            ("4 bits", "r4", ["--tensor", "token_embd=q5_0", "--calib", learn])):
         path = os.path.join(OUT, f"tuned-{kind}.gguf")
         last_line(run("quantize", tuned, path, kind, *more))
         files.append((f"{name} ({kind})", path))

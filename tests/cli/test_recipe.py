@@ -54,7 +54,7 @@ def a_conversation_without_its_form_is_told():
 @test
 def from_texts_to_a_model_that_talks():
     r = script("pocket.py", texts(path("data")), path("out"), "--quick")
-    for stage in ("pre", "talk", "more", "still-more", "all", "chat"):
+    for stage in ("pre", "talk", "more", "still-more", "all", "chat", "last"):
         assert os.path.exists(path("out", stage, "model.gguf")), (stage, r.stdout[-2000:])
     runt("import", path("out", "pocket"), "-o", path("pocket.gguf"))
     facts = runt("inspect", path("pocket.gguf"), "-o", "json").out
