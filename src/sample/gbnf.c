@@ -344,7 +344,9 @@ static int read_repetitions(struct reader *r, struct item_list *l, size_t first,
         }
         if (rc || l->failed)
             return rc;
-        grammar_item all = builder_group(r->b, l->items + first, l->n - first, at);
+        const grammar_item *from =
+            l->items ? l->items + first : NULL; /* NULL: nothing was put */
+        grammar_item all = builder_group(r->b, from, l->n - first, at);
         l->n = first;
         item_put(l, builder_repeat(r->b, all, min, max, here));
     }

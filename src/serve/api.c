@@ -78,6 +78,8 @@ static void put_escaped(struct strbuf *b, unsigned char c)
 void api_put_string(struct strbuf *b, const char *s, size_t n)
 {
     size_t from = 0, i = 0;
+    if (!n)
+        s = ""; /* nothing may be a null pointer, which takes no offset */
     sb_char(b, '"');
     while (i < n) {
         unsigned char c = (unsigned char)s[i];
