@@ -164,7 +164,7 @@ def chats(out):
             f.writelines(json.dumps({"messages": messages(d)}) + "\n"
                          for d in everyday[:n] if number(d) % 25)
     write(out("everyday.val.txt"), held)
-    write(out("chat-val.txt"),
+    write(out("chat.val.txt"),
           held + [d for d in map(tidy, documents(out("dialogues.val.txt"))) if is_usable(d)])
     write(out("chat-talks.txt"), talks)
     write(out("chat-stories.txt"), list(story_chats(documents(out("stories.txt")))))
@@ -173,29 +173,30 @@ def chats(out):
 
 # ---- the stages ----
 
-def train(out, folder, *options):
-    """Goes on where it was stopped."""
-    if not os.path.exists(out(folder + "/model.gguf")):
-        begun = os.path.exists(out(folder + "/log.jsonl"))
-        how = QUICK if QUICK else [
-            "--batch", "8", "--context", "512", "--eval-every", "250", "--eval-tokens", "98304",
-            "--save-every", "250"]
-        runt("train", "--out", out(folder),
-             *(["--resume"] if begun else [*options, "--weight-decay", "0.3", *how]))
-
-
-def mixture(out, **weights):
-    """Dialogues of our own are messages, by which the model learns that it is talked to; the
-    rest is text."""
+def train(out, stage, weights, steps, rate, *more, val="everyday", warmup=20, dropout=0.1):
+    """Begins with the model of the stage before; goes on where it was stopped.  rate: the first and
+    the last.  weights: of each text; those of our own are messages, by which the model learns
+    that it is talked to."""
+    if os.path.exists(out(stage + "/model.gguf")):
+        return
+    if os.path.exists(out(stage + "/log.jsonl")):
+        runt("train", "--out", out(stage), "--resume")
+        return
     words = []
     for name, weight in weights.items():
         end = ".jsonl" if name.startswith("everyday_") else ".txt"
         words += ["--data", f"{out(name.replace('_', '-') + end)}:{weight}"]
-    return words
+    for name in ("stories", "quotes", val):
+        words += ["--val", out(name + ".val.txt")]
+    how = QUICK if QUICK else ["--batch", "8", "--context", "512", "--eval-every", "250",
+                               "--eval-tokens", "98304", "--save-every", "250"]
+    runt("train", "--out", out(stage), *words, "--steps", str(steps), "--lr", rate[0], "--min-lr",
+         rate[1], "--warmup", str(warmup), "--dropout", str(dropout), "--weight-decay", "0.3",
+         *more, *how)
 
 
-def validation(out, *names):
-    return [w for k in names for w in ("--val", out(k + ".txt"))]
+def after(out, stage):
+    return "--init", out(stage + "/model.gguf"), "--schedule", "linear"
 
 
 def main():
@@ -218,48 +219,35 @@ def main():
     if not os.path.exists(out("tokenizer")):
         runt("tokenizer", "train", "--vocab", VOCAB, "-o", out("tokenizer"),
              *(w for k in kinds for w in ("--data", out(k + ".txt"))))
-    train(out, "pre", "--init", "gpt2", "--tokenizer", out("tokenizer"), *SHAPE,
-          *mixture(out, stories=22, books=19, quotes=19, attributed=5, dialogues=20, everyday_2654=7,
-                   chat_stories=6, chat_quotes=3, twitch=1),
-          *validation(out, "stories.val", "dialogues.val", "quotes.val"),
-          "--steps", "2000", "--lr", "3e-3", "--min-lr", "2.4e-3", "--warmup", "100",
-          "--dropout", "0.1")
-    train(out, "talk", "--init", out("pre/model.gguf"),
-          *mixture(out, stories=38, chat_stories=7, quotes=12, attributed=6, everyday_2654=17,
-                   chat_talks=11, chat_quotes=2, books=6, twitch=1),
-          *validation(out, "stories.val", "quotes.val", "chat-val"),
-          "--steps", "4000", "--lr", "2.4e-3", "--min-lr", "7.5e-4", "--schedule", "linear",
-          "--warmup", "20", "--dropout", "0.1")
-    train(out, "more", "--init", out("talk/model.gguf"),
-          *mixture(out, stories=28, chat_stories=8, quotes=6, attributed=6, everyday_3798=42,
-                   chat_talks=6, chat_quotes=1, books=3),
-          *validation(out, "stories.val", "quotes.val", "everyday.val"),
-          "--steps", "1479", "--lr", "1.5e-3", "--min-lr", "1.3e-3", "--schedule", "linear",
-          "--warmup", "50", "--dropout", "0.1")
-    train(out, "still-more", "--init", out("more/model.gguf"),
-          *mixture(out, stories=26, chat_stories=6, quotes=6, attributed=6, everyday_9190=48,
-                   chat_talks=4, chat_quotes=1, books=3),
-          *validation(out, "stories.val", "quotes.val", "everyday.val"),
-          "--steps", "1500", "--lr", "1.3e-3", "--min-lr", "1.2e-3", "--schedule", "linear",
-          "--warmup", "20", "--dropout", "0.1")
-    train(out, "all", "--init", out("still-more/model.gguf"),
-          *mixture(out, stories=24, chat_stories=6, quotes=5, attributed=5, everyday_13473=54,
-                   chat_talks=3, chat_quotes=1, books=2),
-          *validation(out, "stories.val", "quotes.val", "everyday.val"),
-          "--steps", "3200", "--lr", "1.25e-3", "--min-lr", "7.5e-4", "--schedule", "linear",
-          "--warmup", "20", "--dropout", "0.1")
-    train(out, "chat", "--init", out("all/model.gguf"),
-          *mixture(out, stories=22, chat_stories=5, quotes=5, attributed=5, everyday_13473=59,
-                   chat_talks=2, chat_quotes=1, books=1),
-          *validation(out, "stories.val", "quotes.val", "everyday.val"),
-          "--steps", "3800", "--lr", "7.5e-4", "--min-lr", "1e-5", "--schedule", "linear",
-          "--warmup", "20", "--dropout", "0.05")
-    train(out, "last", "--init", out("chat/model.gguf"),
-          *mixture(out, stories=11, chat_stories=4, quotes=3, attributed=4, everyday_13473=76,
-                   chat_talks=1, chat_quotes=1),
-          *validation(out, "stories.val", "quotes.val", "everyday.val"),
-          "--steps", "1900", "--lr", "7.5e-4", "--min-lr", "1e-5", "--schedule", "linear",
-          "--warmup", "20", "--dropout", "0.02")
+    train(out, "pre",
+          dict(stories=22, books=19, quotes=19, attributed=5, dialogues=20, everyday_2654=7,
+               chat_stories=6, chat_quotes=3, twitch=1),
+          2000, ("3e-3", "2.4e-3"), "--init", "gpt2", "--tokenizer", out("tokenizer"), *SHAPE,
+          val="dialogues", warmup=100)
+    train(out, "talk",
+          dict(stories=38, chat_stories=7, quotes=12, attributed=6, everyday_2654=17,
+               chat_talks=11, chat_quotes=2, books=6, twitch=1),
+          4000, ("2.4e-3", "7.5e-4"), *after(out, "pre"), val="chat")
+    train(out, "more",
+          dict(stories=28, chat_stories=8, quotes=6, attributed=6, everyday_3798=42, chat_talks=6,
+               chat_quotes=1, books=3),
+          1479, ("1.5e-3", "1.3e-3"), *after(out, "talk"), warmup=50)
+    train(out, "still-more",
+          dict(stories=26, chat_stories=6, quotes=6, attributed=6, everyday_9190=48, chat_talks=4,
+               chat_quotes=1, books=3),
+          1500, ("1.3e-3", "1.2e-3"), *after(out, "more"))
+    train(out, "all",
+          dict(stories=24, chat_stories=6, quotes=5, attributed=5, everyday_13473=54, chat_talks=3,
+               chat_quotes=1, books=2),
+          3200, ("1.25e-3", "7.5e-4"), *after(out, "still-more"))
+    train(out, "chat",
+          dict(stories=22, chat_stories=5, quotes=5, attributed=5, everyday_13473=59, chat_talks=2,
+               chat_quotes=1, books=1),
+          3800, ("7.5e-4", "1e-5"), *after(out, "all"), dropout=0.05)
+    train(out, "last",
+          dict(stories=11, chat_stories=4, quotes=3, attributed=4, everyday_13473=76, chat_talks=1,
+               chat_quotes=1),
+          1900, ("7.5e-4", "1e-5"), *after(out, "chat"), dropout=0.02)
     if not os.path.exists(out("pocket")):
         runt("export", out("last/model.gguf"), out("pocket"), "--type", "bf16")
 

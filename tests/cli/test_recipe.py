@@ -79,4 +79,5 @@ def an_opening_is_not_learned_from():
     assert not os.path.exists(path("none", "books.txt"))
 
 
-main()
+if __name__ == "__main__":
+    main()
